@@ -1,0 +1,279 @@
+//! Configuration: one typed tree. Built-in defaults < TOML file < `FAASD_…` environment (`__` nests) < flags.
+//!
+//! This file is the tree and its defaults. Units are in the names: `_ms`, `_s`, `_bytes`, `_mb`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::limits::Limits;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Controller,
+    Worker,
+    Both,
+}
+
+/// What to do where full isolation can't be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// Refuse to start.
+    Strict,
+    /// Start with the strongest there is, and warn loudly.
+    Auto,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub role: Role,
+    pub listen: SocketAddr,
+    pub data_dir: PathBuf,
+    pub isolation: Isolation,
+    pub limits: Limits,
+    pub http: Http,
+    pub rate_limit: RateLimit,
+    pub sandbox: Sandbox,
+    pub runtimes: Runtimes,
+    pub pool: Pool,
+    pub queue: Queue,
+    pub retention: Retention,
+    pub shutdown: Shutdown,
+    pub log: Log,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            role: Role::Both,
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            data_dir: PathBuf::from("/var/lib/faasd"),
+            isolation: Isolation::Strict,
+            limits: Limits::default(),
+            http: Http::default(),
+            rate_limit: RateLimit::default(),
+            sandbox: Sandbox::default(),
+            runtimes: Runtimes::default(),
+            pool: Pool::default(),
+            queue: Queue::default(),
+            retention: Retention::default(),
+            shutdown: Shutdown::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Open connections; more are refused at once.
+    pub connections_max: usize,
+    /// From the first byte of a request's head to its last.
+    pub header_timeout_ms: u64,
+    /// From a request's head to the end of its body.
+    pub body_timeout_ms: u64,
+    /// How long a synchronous caller waits beyond the function's own timeout, for a sandbox and for the way.
+    pub sync_wait_extra_ms: u64,
+    /// Synchronous calls admitted at once; beyond it 503.
+    pub inflight_max: usize,
+    /// Bearer token that may read `/metrics` from elsewhere than loopback; empty: only a key may.
+    pub metrics_token: String,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            connections_max: 12_000,
+            header_timeout_ms: 10_000,
+            body_timeout_ms: 60_000,
+            sync_wait_extra_ms: 20_000,
+            inflight_max: 16_384,
+            metrics_token: String::new(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RateLimit {
+    pub enabled: bool,
+    /// Tokens a second, per key.
+    pub rate: u32,
+    /// Tokens a key that was silent has.
+    pub burst: u32,
+}
+
+impl Default for RateLimit {
+    fn default() -> Self {
+        Self { enabled: false, rate: 50, burst: 3000 }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sandbox {
+    /// Name of the project's own group below each cgroup hierarchy's root (v1) or below the daemon's own (v2).
+    pub cgroup_prefix: String,
+    /// First host uid and gid of the range that sandboxes are given theirs from.
+    pub uid_first: u32,
+    /// Length of that range; two ids a sandbox.
+    pub uid_count: u32,
+    /// Between SIGTERM and SIGKILL.
+    pub grace_ms: u64,
+    /// How long a generic sandbox may take to say READY.
+    pub start_timeout_ms: u64,
+    /// How long user code may take to load.
+    pub init_timeout_ms: u64,
+    /// For compiling at deploy.
+    pub build_timeout_ms: u64,
+    pub build_memory_mb: u32,
+    pub open_files_max: u64,
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self {
+            cgroup_prefix: "faasd".to_owned(),
+            uid_first: 1_600_000_000,
+            uid_count: 65_536,
+            grace_ms: 10_000,
+            start_timeout_ms: 10_000,
+            init_timeout_ms: 10_000,
+            build_timeout_ms: 120_000,
+            build_memory_mb: 1024,
+            open_files_max: 1024,
+        }
+    }
+}
+
+/// Interpreters and compilers; empty means: find it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Runtimes {
+    pub python: String,
+    pub node: String,
+    pub go: String,
+    pub cxx: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pool {
+    /// Sandboxes alive at once.
+    pub sandboxes_max: usize,
+    /// Calls running at once; 0: eight per processor.
+    pub concurrency_max: usize,
+    /// Sandboxes being started at once.
+    pub starting_max: usize,
+    /// Memory that sandboxes may be promised together; 0: eight tenths of the machine's.
+    pub memory_budget_mb: u64,
+    /// Sandboxes of one version at once.
+    pub per_version_max: usize,
+    /// Callers waiting for a sandbox; beyond it 503.
+    pub waiters_max: usize,
+    /// Generic sandboxes kept ready, per runtime.
+    pub prewarmed_python: usize,
+    pub prewarmed_nodejs: usize,
+    pub prewarmed_native: usize,
+    /// An idle sandbox is frozen after this.
+    pub freeze_after_ms: u64,
+    /// An idle sandbox is ended after this.
+    pub keep_alive_s: u64,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            sandboxes_max: 1000,
+            concurrency_max: 0,
+            starting_max: 4,
+            memory_budget_mb: 0,
+            per_version_max: 256,
+            waiters_max: 20_000,
+            prewarmed_python: 2,
+            prewarmed_nodejs: 1,
+            prewarmed_native: 1,
+            freeze_after_ms: 200,
+            keep_alive_s: 600,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Queue {
+    /// A lease that is not extended ends after this.
+    pub visibility_s: u64,
+    /// Attempts at a job that keeps failing for the platform's reasons or the function's.
+    pub attempts_max: u32,
+    /// Delay before the second attempt; it doubles from there.
+    pub backoff_ms: u64,
+    pub backoff_max_ms: u64,
+    /// Jobs waiting or running; beyond it 503.
+    pub jobs_max: u64,
+    pub dead_letters_max: u64,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            visibility_s: 30,
+            attempts_max: 3,
+            backoff_ms: 1000,
+            backoff_max_ms: 60_000,
+            jobs_max: 1_000_000,
+            dead_letters_max: 100_000,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// Results and idempotency keys.
+    pub results_s: u64,
+    /// Records as the logs show them, dead letters and artifacts nobody refers to.
+    pub logs_s: u64,
+    /// Records kept at most, oldest dropped first.
+    pub records_max: u64,
+    /// How often what is over is cleared away.
+    pub sweep_s: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { results_s: 3600, logs_s: 30 * 24 * 3600, records_max: 5_000_000, sweep_s: 60 }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shutdown {
+    /// How long running calls may take to finish after SIGTERM; what still runs then is given back or ended.
+    pub drain_ms: u64,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { drain_ms: 30_000 }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter as `tracing` reads it.
+    pub level: String,
+    /// One JSON object a line rather than text.
+    pub json: bool,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), json: false }
+    }
+}

@@ -1,0 +1,207 @@
+//! What became of one attempt: how it ended, what it printed, what it used.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::ids::Digest;
+
+/// The one vocabulary for where an invocation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Status {
+    Queued,
+    Running,
+    Success,
+    Failed,
+    Timeout,
+    Cancelled,
+    /// Retries exhausted.
+    Dead,
+}
+
+impl Status {
+    pub const ALL: [Status; 7] = [
+        Status::Queued,
+        Status::Running,
+        Status::Success,
+        Status::Failed,
+        Status::Timeout,
+        Status::Cancelled,
+        Status::Dead,
+    ];
+
+    pub fn is_final(self) -> bool {
+        !matches!(self, Status::Queued | Status::Running)
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Queued => "QUEUED",
+            Status::Running => "RUNNING",
+            Status::Success => "SUCCESS",
+            Status::Failed => "FAILED",
+            Status::Timeout => "TIMEOUT",
+            Status::Cancelled => "CANCELLED",
+            Status::Dead => "DEAD",
+        }
+    }
+
+    /// Reads the upper-case name, in any case.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str().eq_ignore_ascii_case(text))
+    }
+}
+
+/// Why an invocation did not succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ErrorType {
+    /// The handler raised, or the program exited with a failure of its own.
+    FunctionError,
+    /// The code could not be loaded: syntax error, import error, missing handler.
+    InitError,
+    OutOfMemory,
+    Timeout,
+    /// The process ended in mid-call; the message names the signal or the exit code.
+    Crashed,
+    OutputTooLarge,
+    Cancelled,
+    /// Ours, not the function's.
+    PlatformError,
+}
+
+impl ErrorType {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ErrorType::FunctionError => "FunctionError",
+            ErrorType::InitError => "InitError",
+            ErrorType::OutOfMemory => "OutOfMemory",
+            ErrorType::Timeout => "Timeout",
+            ErrorType::Crashed => "Crashed",
+            ErrorType::OutputTooLarge => "OutputTooLarge",
+            ErrorType::Cancelled => "Cancelled",
+            ErrorType::PlatformError => "PlatformError",
+        }
+    }
+}
+
+/// How the sandbox that ran an attempt was come by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum StartType {
+    /// A sandbox of this very version was idle.
+    Warm,
+    /// A generic sandbox of the runtime was waiting and was specialised.
+    Prewarmed,
+    /// One was created for this call.
+    Cold,
+    /// The call was waiting for a cold one when a returned one came first.
+    Stolen,
+}
+
+impl StartType {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StartType::Warm => "WARM",
+            StartType::Prewarmed => "PREWARMED",
+            StartType::Cold => "COLD",
+            StartType::Stolen => "STOLEN",
+        }
+    }
+}
+
+/// What went wrong, in words for the function's owner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub error_type: ErrorType,
+    /// `ValueError: no such city`, `killed by signal 11 (SIGSEGV)`.
+    pub message: String,
+    /// One frame a line, outermost first, in the user's own files.
+    pub stack_trace: Vec<String>,
+}
+
+impl Failure {
+    pub fn new(error_type: ErrorType, message: impl Into<String>) -> Self {
+        Self { error_type, message: message.into(), stack_trace: Vec::new() }
+    }
+}
+
+/// What one invocation used; not what its sandbox has used in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub peak_memory_bytes: u64,
+    pub cpu_us: u64,
+    pub throttled_us: u64,
+    pub disk_read_bytes: u64,
+    pub disk_write_bytes: u64,
+}
+
+/// Where the time went, in microseconds. The parts are measured by the daemon, except `handler`, which the runtime reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timings {
+    pub queue_us: u64,
+    pub acquire_us: u64,
+    pub init_us: u64,
+    pub handler_us: u64,
+    pub total_us: u64,
+}
+
+/// A file that the function left in `/output`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputFile {
+    /// Path below `/output`.
+    pub name: String,
+    #[serde(rename = "sizeBytes")]
+    pub size_bytes: u64,
+    pub sha256: Digest,
+}
+
+/// Text that a function printed, as much as a record keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Output {
+    pub text: String,
+    pub truncated: bool,
+    /// All that was written, kept or not.
+    pub total_bytes: u64,
+}
+
+/// The end of an attempt.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// `Success`, `Failed`, `Timeout` or `Cancelled`.
+    pub status: Status,
+    /// The handler's value.
+    pub result: Option<Arc<RawValue>>,
+    pub failure: Option<Failure>,
+    pub exit_code: Option<i32>,
+    pub stdout: Output,
+    pub stderr: Output,
+    /// The whole text, where the record's was cut.
+    pub log_artifact: Option<Digest>,
+    pub start_type: Option<StartType>,
+    pub timings: Timings,
+    pub usage: Usage,
+    pub output_files: Vec<OutputFile>,
+    pub llm_token_count: Option<u64>,
+}
+
+impl Outcome {
+    /// An attempt that never reached user code, or got nothing back from it.
+    pub fn without_execution(status: Status, failure: Failure) -> Self {
+        Self {
+            status,
+            result: None,
+            failure: Some(failure),
+            exit_code: None,
+            stdout: Output::default(),
+            stderr: Output::default(),
+            log_artifact: None,
+            start_type: None,
+            timings: Timings::default(),
+            usage: Usage::default(),
+            output_files: Vec::new(),
+            llm_token_count: None,
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! `faasd`: a function platform in one executable. Upload code, call it over HTTP; it runs in an isolated, already-warm sandbox.
+//!
+//! The rooms, and who may know whom (`ARCHITECTURE.md` has the whole map):
+//!
+//! ```text
+//! main → node → {controller, worker} → ports ← {adapters, sandbox, runtime}
+//!                         domain: imported by all, imports nobody
+//! ```
+
+pub mod config;
+pub mod domain;
+pub mod ports;
+pub mod runtime;

@@ -1,0 +1,34 @@
+//! Ports: what the rooms need of the world, in the domain's words. Adapters implement them; nobody here knows which.
+//!
+//! Each port has one error enum whose variants are what a caller can do about it. Every adapter of a port passes the same suite
+//! in `tests/contract/`.
+
+pub mod artifacts;
+pub mod bus;
+pub mod clock;
+pub mod executor;
+pub mod invocations;
+pub mod keys;
+pub mod queue;
+pub mod registry;
+pub mod sandbox;
+
+/// What every store can fail with.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// Passing: try again after a while.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// The store's own bound is reached: shed load.
+    #[error("the store is full: {0}")]
+    Full(String),
+    /// What is stored can't be read back; a person must look.
+    #[error("stored data is damaged: {0}")]
+    Corrupt(String),
+}
+
+impl StoreError {
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, StoreError::Unavailable(_))
+    }
+}

@@ -1,0 +1,31 @@
+//! The bus: news for whoever listens now. It promises nothing: what matters is stored before it is told, and a listener re-reads.
+
+use async_trait::async_trait;
+
+use crate::domain::ids::{FunctionId, InvocationId, KeyId};
+
+/// What is told. Small: the receiver reads the store for the rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// A final record is stored.
+    Finished(InvocationId),
+    /// A new version is current, or the function is gone: cached copies are stale.
+    FunctionChanged(FunctionId),
+    KeyRevoked(KeyId),
+    /// Whoever runs it should stop.
+    Cancel(InvocationId),
+}
+
+/// Hears everything from its creation on, unless it is slow.
+#[async_trait]
+pub trait Subscription: Send {
+    /// `None`: news were missed, re-read whatever you wait for. Pends for ever when nothing happens.
+    async fn next(&mut self) -> Option<News>;
+}
+
+pub trait Bus: Send + Sync + 'static {
+    /// Never waits and never fails.
+    fn publish(&self, news: News);
+
+    fn subscribe(&self) -> Box<dyn Subscription>;
+}

@@ -1,0 +1,114 @@
+//! The way from a controller to where functions run. In one process it is a call; in the fleet a hop.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::function::Runtime;
+use crate::domain::ids::{InvocationId, VersionKey, WorkerId};
+use crate::domain::invocation::Invocation;
+use crate::domain::outcome::Outcome;
+use crate::domain::time::Timestamp;
+
+use super::sandbox::LogSink;
+
+/// Why an invocation could not be run at all. What the *function* did is an [`Outcome`].
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ExecuteError {
+    /// Every place is taken and the queue for one is full: 503 with `Retry-After`.
+    #[error("no capacity: {reason}")]
+    NoCapacity { reason: String, retry_after: Duration },
+    #[error("this worker is draining")]
+    Draining,
+    /// The runtime can't run here; the message says what to install.
+    #[error("{0}")]
+    Unsupported(String),
+    /// A platform failure before or while the function ran.
+    #[error("{0}")]
+    Platform(String),
+}
+
+/// Why code could not be built.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BuildError {
+    /// The compiler refused it: its words.
+    #[error("{0}")]
+    Rejected(String),
+    /// No compiler here; the message says what to install, and that a prebuilt `main` works.
+    #[error("{0}")]
+    NoCompiler(String),
+    #[error(transparent)]
+    Execute(#[from] ExecuteError),
+}
+
+/// Runs invocations.
+#[async_trait]
+pub trait Executor: Send + Sync + 'static {
+    /// Runs one invocation to its end, enforcing its version's timeout. Never pends for ever. Waits at most `acquire_timeout`
+    /// for a sandbox. The caller must not drop the future half-way: it runs it in a task of its own.
+    async fn execute(
+        &self,
+        invocation: Arc<Invocation>,
+        acquire_timeout: Duration,
+        log: Option<Arc<dyn LogSink>>,
+    ) -> Result<Outcome, ExecuteError>;
+
+    /// Stops it, waiting or running; `false` if it is not here. Its `execute` then ends with `CANCELLED`.
+    fn cancel(&self, id: InvocationId) -> bool;
+
+    /// No new calls go to sandboxes of this version (or of every version of a function that was deleted).
+    fn retire(&self, version: VersionKey);
+
+    /// What `GET /workers` shows of it.
+    fn view(&self) -> WorkerView;
+}
+
+/// Compiles sources, in a sandbox.
+#[async_trait]
+pub trait Builder: Send + Sync + 'static {
+    /// From a package with `main.go` or `main.cpp` to one with an executable `main` beside the other files.
+    async fn build(&self, runtime: Runtime, package: Bytes) -> Result<Bytes, BuildError>;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum WorkerState {
+    Active,
+    Draining,
+    /// Unheard for too long.
+    Dead,
+}
+
+/// Sandboxes of one runtime.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolView {
+    /// Idle, of some version.
+    pub warm: u32,
+    /// Idle, generic.
+    pub prewarmed: u32,
+    pub busy: u32,
+    pub starting: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerView {
+    pub id: WorkerId,
+    pub address: String,
+    pub state: WorkerState,
+    pub pools: BTreeMap<Runtime, PoolView>,
+    /// Calls running.
+    pub active: u32,
+    /// Calls waiting for a sandbox.
+    pub waiting: u32,
+    /// Calls that may run at once.
+    pub capacity: u32,
+    /// `active / capacity`, 0 to 1.
+    pub load: f64,
+    pub last_seen: Timestamp,
+}

@@ -1,0 +1,76 @@
+//! The invocation records: durable where it was promised, fenced by attempt, and gone when their time is over.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::domain::ids::{Digest, FunctionId, InvocationId, Owner, WorkerId};
+use crate::domain::invocation::StoredRecord;
+use crate::domain::outcome::Status;
+use crate::domain::page::Page;
+use crate::domain::time::Timestamp;
+
+use super::StoreError;
+
+/// One `Idempotency-Key` of one owner for one function, and what the request asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    pub owner: Owner,
+    pub function: FunctionId,
+    pub key: String,
+    /// Over function and payload: the same key with another request is an error, not the earlier answer.
+    pub request: Digest,
+}
+
+/// The answer to [`InvocationStore::create`].
+#[derive(Clone, Debug)]
+pub enum Created {
+    New,
+    /// The key was used before, for the same request.
+    Existing(InvocationId),
+    /// The key was used before, for a different request.
+    KeyReused,
+}
+
+/// The answer to [`InvocationStore::get`].
+#[derive(Clone, Debug)]
+pub enum Lookup {
+    Found(Arc<StoredRecord>),
+    /// It was there; its retention is over.
+    Expired,
+    Unknown,
+}
+
+/// Which records a listing wants; every field narrows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecordQuery {
+    pub owner: Option<Owner>,
+    pub function: Option<FunctionId>,
+    pub status: Option<Status>,
+    /// Created at or after.
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+    pub cursor: Option<String>,
+    pub limit: usize,
+}
+
+#[async_trait]
+pub trait InvocationStore: Send + Sync + 'static {
+    /// Stores a QUEUED record, durable on return.
+    async fn create(&self, record: StoredRecord, idempotency: Option<Idempotency>) -> Result<Created, StoreError>;
+
+    /// Marks `attempt` as running. `false`: refused, because the record is final or a later attempt has begun.
+    async fn start(&self, id: InvocationId, attempt: u32, worker: WorkerId, at: Timestamp) -> Result<bool, StoreError>;
+
+    /// Stores a final record, durable on return, on condition that none is stored and no later attempt has begun.
+    /// `false`: refused, and what is stored stands. A record never created is stored as it is.
+    async fn finish(&self, record: Arc<StoredRecord>) -> Result<bool, StoreError>;
+
+    /// Stores a final record of a synchronous call soon, without waiting; a crash within the moment loses it.
+    fn finish_behind(&self, record: Arc<StoredRecord>) -> Result<(), StoreError>;
+
+    async fn get(&self, id: InvocationId) -> Result<Lookup, StoreError>;
+
+    /// Newest first. Records that are still to be written behind may be missing.
+    async fn list(&self, query: &RecordQuery) -> Result<Page<Arc<StoredRecord>>, StoreError>;
+}

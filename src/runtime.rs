@@ -1,0 +1,4 @@
+//! How user code is loaded and called inside a sandbox, and how it gets there: the wire protocol, the language shims, the
+//! native runner with the Lambda Runtime API, packages and compilation.
+
+pub mod wire;
