@@ -1,4 +1,5 @@
 //! How user code is loaded and called inside a sandbox, and how it gets there: the wire protocol, the language shims, the
 //! native runner with the Lambda Runtime API, packages and compilation.
 
+pub mod package;
 pub mod wire;
