@@ -32,7 +32,11 @@ pub struct Bounds {
 /// How an exchange ended.
 #[derive(Debug)]
 pub enum Answer {
-    Frame { kind: Kind, meta: Bytes, body: Bytes },
+    Frame {
+        kind: Kind,
+        meta: Bytes,
+        body: Bytes,
+    },
     /// A body of this size was announced; it was not read.
     TooLarge(u64),
     /// The sandbox closed its socket or is gone.
@@ -119,7 +123,12 @@ impl Channel {
     /// Takes ownership of nonblocking descriptors.
     pub fn new(socket: std::os::unix::net::UnixStream, stdout: OwnedFd, stderr: OwnedFd) -> io::Result<Self> {
         let pipe = |fd| Ok::<_, io::Error>(Pipe { receiver: pipe::Receiver::from_owned_fd(fd)?, open: true });
-        Ok(Self { socket: UnixStream::from_std(socket)?, stdout: pipe(stdout)?, stderr: pipe(stderr)?, received: BytesMut::new() })
+        Ok(Self {
+            socket: UnixStream::from_std(socket)?,
+            stdout: pipe(stdout)?,
+            stderr: pipe(stderr)?,
+            received: BytesMut::new(),
+        })
     }
 
     /// Sends `head` and `body` as one frame (nothing if `head` is empty) and waits for one frame, or until `gone` is over.
@@ -149,7 +158,13 @@ impl Channel {
         }
     }
 
-    async fn drive(&mut self, head: &[u8], body: &[u8], outputs: &mut Outputs<'_>, gone: impl Future<Output = ()>) -> Answer {
+    async fn drive(
+        &mut self,
+        head: &[u8],
+        body: &[u8],
+        outputs: &mut Outputs<'_>,
+        gone: impl Future<Output = ()>,
+    ) -> Answer {
         let total = head.len() + body.len();
         let mut sent = 0;
         let mut gone = std::pin::pin!(gone);

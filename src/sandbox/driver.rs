@@ -90,9 +90,16 @@ impl Shared {
     }
 
     /// Makes a group and a process in it, which runs `arguments`.
-    async fn spawn(self: &Arc<Self>, name: &str, root: Root, memory_mb: u32, arguments: Vec<String>) -> Result<Spawned, SandboxError> {
+    async fn spawn(
+        self: &Arc<Self>,
+        name: &str,
+        root: Root,
+        memory_mb: u32,
+        arguments: Vec<String>,
+    ) -> Result<Spawned, SandboxError> {
         let slot = self.take_slot()?;
-        let made = Group::make(&self.layout, name).and_then(|group| group.limit(&self.limits(memory_mb)).map(|()| group));
+        let made =
+            Group::make(&self.layout, name).and_then(|group| group.limit(&self.limits(memory_mb)).map(|()| group));
         let group = made.map_err(|error| {
             self.free_slot(slot);
             SandboxError::Failed { step: "make control groups", cause: error.to_string() }
@@ -130,9 +137,8 @@ fn prepare_groups(config: &Config, instance: &str, warnings: &mut Vec<String>) -
     let (layout, problem) = match prepared {
         Ok(layout) => {
             let missing = layout.missing();
-            let problem = (!missing.is_empty()).then(|| {
-                format!("this machine offers no cgroup controller for {}", missing.join(", "))
-            });
+            let problem = (!missing.is_empty())
+                .then(|| format!("this machine offers no cgroup controller for {}", missing.join(", ")));
             (layout, problem)
         }
         Err(error) => (Layout::default(), Some(format!("control groups can't be made ({error})"))),
@@ -154,7 +160,12 @@ impl LinuxSandboxes {
     ///
     /// `instance` tells this data directory's sandboxes from another's; `path` is where interpreters are looked for.
     /// `Unsupported`: this machine can't isolate as `config.isolation` demands; the sentence says what is missing.
-    pub async fn open(config: Arc<Config>, instance: &str, executable: &Path, path: &str) -> Result<Self, SandboxError> {
+    pub async fn open(
+        config: Arc<Config>,
+        instance: &str,
+        executable: &Path,
+        path: &str,
+    ) -> Result<Self, SandboxError> {
         let mut warnings = Vec::new();
         let layout = prepare_groups(&config, instance, &mut warnings)?;
         let swept = layout.sweep();
@@ -179,7 +190,8 @@ impl LinuxSandboxes {
             Err(error) if config.isolation == Isolation::Auto => {
                 setup.user_namespace = false;
                 let begun = Self::begin(&config, &layout, setup).await?;
-                warnings.push(format!("no user namespaces ({error}): sandboxes run under unprivileged host ids instead"));
+                warnings
+                    .push(format!("no user namespaces ({error}): sandboxes run under unprivileged host ids instead"));
                 begun
             }
             Err(error) => {
@@ -188,10 +200,20 @@ impl LinuxSandboxes {
                 )));
             }
         };
-        Ok(Self { shared, interpreters, making: Semaphore::new(MAKING_MAX), launcher: Mutex::new(Some(task)), warnings })
+        Ok(Self {
+            shared,
+            interpreters,
+            making: Semaphore::new(MAKING_MAX),
+            launcher: Mutex::new(Some(task)),
+            warnings,
+        })
     }
 
-    async fn begin(config: &Arc<Config>, layout: &Layout, setup: Setup) -> Result<(Arc<Shared>, JoinHandle<()>), SandboxError> {
+    async fn begin(
+        config: &Arc<Config>,
+        layout: &Layout,
+        setup: Setup,
+    ) -> Result<(Arc<Shared>, JoinHandle<()>), SandboxError> {
         let (launcher, task) = LauncherHandle::start(setup).await?;
         let shared = Shared { config: config.clone(), launcher, layout: layout.clone(), slots: Mutex::default() };
         let shared = Arc::new(shared);
@@ -225,12 +247,11 @@ impl LinuxSandboxes {
     }
 
     /// Ends the launcher, and with it every sandbox that is left, and removes the project's groups.
-    pub async fn close(self) {
+    pub async fn close(&self) {
         let task = self.launcher.lock().unwrap_or_else(PoisonError::into_inner).take();
         let layout = self.shared.layout.clone();
-        drop(self.shared);
+        self.shared.launcher.close().await;
         if let Some(task) = task {
-            task.abort();
             let _ = task.await;
         }
         let _ = tokio::task::spawn_blocking(move || layout.remove()).await;

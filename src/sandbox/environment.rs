@@ -11,7 +11,14 @@ const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// What a generic runtime starts with, as `NAME=value`.
 pub fn generic() -> Vec<String> {
-    let common = [("PATH", PATH), ("HOME", "/tmp"), ("TMPDIR", "/tmp"), ("LANG", "C.UTF-8"), ("TZ", ":UTC"), ("OUTPUT_DIR", OUTPUT_DIR)];
+    let common = [
+        ("PATH", PATH),
+        ("HOME", "/tmp"),
+        ("TMPDIR", "/tmp"),
+        ("LANG", "C.UTF-8"),
+        ("TZ", ":UTC"),
+        ("OUTPUT_DIR", OUTPUT_DIR),
+    ];
     common.iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 

@@ -89,9 +89,8 @@ impl Taken {
         // Nonblocking: what was a file when listed may be a pipe by now.
         let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let Ok(fd) = openat(directory, name, flags, Mode::empty()) else { return };
-        let is_file = fstat(fd.as_fd()).is_ok_and(|stat| {
-            stat.st_mode & libc::S_IFMT == libc::S_IFREG && stat.st_size as u64 <= left
-        });
+        let is_file = fstat(fd.as_fd())
+            .is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFREG && stat.st_size as u64 <= left);
         if !is_file || self.files.len() >= self.bounds.files {
             return;
         }

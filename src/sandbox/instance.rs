@@ -19,7 +19,7 @@ use crate::domain::function::Runtime;
 use crate::domain::invocation::Invocation;
 use crate::domain::outcome::{ErrorType, Failure, Usage};
 use crate::ports::sandbox::{
-    Ending, Exit, LogSink, Report, Sandbox, SandboxError, SandboxKind, SpecialiseError, Specialisation,
+    Ending, Exit, LogSink, Report, Sandbox, SandboxError, SandboxKind, Specialisation, SpecialiseError,
 };
 use crate::runtime::compile;
 use crate::runtime::wire::{self, Invoke, Kind, ResultMeta, RuntimeError, Specialise, Specialised};
@@ -62,7 +62,9 @@ impl LinuxSandbox {
         let Spawned { process, mut channel, output, slot } = spawned;
         let timeout = Duration::from_millis(shared.config.sandbox.start_timeout_ms);
         let bounds = Bounds { body_bytes: 0, output_bytes: 4096, log_bytes: 0 };
-        let gone = async { drop(process.wait().await) };
+        let gone = async {
+            process.wait().await;
+        };
         let exchanged = tokio::time::timeout(timeout, channel.exchange(&[], &[], bounds, None, gone)).await;
         let failed = |cause: String| SandboxError::Failed { step: "start the runtime", cause };
         let exchange = exchanged.map_err(|_| failed(format!("not ready within {} ms", timeout.as_millis())))?;
@@ -186,9 +188,10 @@ impl LinuxSandbox {
     fn output_files(&self, state: &State) -> Vec<(String, Bytes)> {
         let limits = &self.shared.config.limits;
         match &state.output {
-            Some(output) if !files::is_empty(output) => {
-                files::take(output, files::Bounds { files: limits.output_files as usize, bytes: limits.output_files_bytes })
-            }
+            Some(output) if !files::is_empty(output) => files::take(
+                output,
+                files::Bounds { files: limits.output_files as usize, bytes: limits.output_files_bytes },
+            ),
             _ => Vec::new(),
         }
     }
@@ -240,11 +243,7 @@ impl Sandbox for LinuxSandbox {
             .limit(&self.shared.limits(version.memory_mb))
             .map_err(|error| failed("limit the sandbox", error.to_string()))?;
         self.memory_mb.store(version.memory_mb, Ordering::Relaxed);
-        self.shared
-            .launcher
-            .mount_code(self.slot, what.code_dir.clone())
-            .await
-            .map_err(SpecialiseError::Sandbox)?;
+        self.shared.launcher.mount_code(self.slot, what.code_dir.clone()).await.map_err(SpecialiseError::Sandbox)?;
         let build = match (self.kind, &self.compiler) {
             (SandboxKind::Build(runtime), Some(compiler)) => Some(compile::arguments(runtime, compiler)),
             _ => None,
@@ -260,10 +259,14 @@ impl Sandbox for LinuxSandbox {
             timeout_ms: version.timeout_ms,
             build,
         };
-        let head = wire::head(Kind::Specialise, &meta, 0).map_err(|error| failed("describe the function", error.to_string()))?;
-        let gone = async { drop(self.process.wait().await) };
+        let head = wire::head(Kind::Specialise, &meta, 0)
+            .map_err(|error| failed("describe the function", error.to_string()))?;
+        let gone = async {
+            self.process.wait().await;
+        };
         let exchange = state.channel.exchange(&head, &[], self.bounds(0), None, gone);
-        let Ok(Exchange { answer, stdout, stderr, .. }) = tokio::time::timeout(what.init_timeout, exchange).await else {
+        let Ok(Exchange { answer, stdout, stderr, .. }) = tokio::time::timeout(what.init_timeout, exchange).await
+        else {
             let message = format!("the code did not load within {} ms", what.init_timeout.as_millis());
             let failure = Failure::new(ErrorType::InitError, message);
             return Err(SpecialiseError::Init { failure, stdout: Default::default(), stderr: Default::default() });
@@ -272,14 +275,18 @@ impl Sandbox for LinuxSandbox {
             Answer::Frame { kind: Kind::Specialised, meta, .. } => match serde_json::from_slice::<Specialised>(&meta) {
                 Ok(Specialised { error: None }) => None,
                 Ok(Specialised { error: Some(error) }) => Some(init_failure(failure(error))),
-                Err(error) => Some(Failure::new(ErrorType::InitError, format!("the runtime's answer can't be read: {error}"))),
+                Err(error) => {
+                    Some(Failure::new(ErrorType::InitError, format!("the runtime's answer can't be read: {error}")))
+                }
             },
             Answer::Closed => Some(match self.exit_soon().await {
                 Some(exit) if exit.out_of_memory => Failure::new(
                     ErrorType::OutOfMemory,
                     format!("out of memory while loading: the limit is {} MB", version.memory_mb),
                 ),
-                Some(exit) => Failure::new(ErrorType::InitError, format!("the runtime ended while loading the code: {exit}")),
+                Some(exit) => {
+                    Failure::new(ErrorType::InitError, format!("the runtime ended while loading the code: {exit}"))
+                }
                 None => Failure::new(ErrorType::InitError, "the code closed the runtime's socket while loading"),
             }),
             _ => Some(Failure::new(ErrorType::InitError, "the code broke the runtime's protocol while loading")),
@@ -297,12 +304,15 @@ impl Sandbox for LinuxSandbox {
         let mut buffer = uuid::Uuid::encode_buffer();
         let id: &str = invocation.id.0.hyphenated().encode_lower(&mut buffer);
         let now = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis() as u64);
-        let meta = Invoke { id, deadline_ms: now + invocation.version.timeout_ms, model_id: invocation.model_id.as_deref() };
+        let meta =
+            Invoke { id, deadline_ms: now + invocation.version.timeout_ms, model_id: invocation.model_id.as_deref() };
         self.process.group.reset_peak();
         let exchange = match wire::head(Kind::Invoke, &meta, invocation.payload.len()) {
             Ok(head) => {
                 let bounds = self.bounds(self.shared.config.limits.result_bytes);
-                let gone = async { drop(self.process.wait().await) };
+                let gone = async {
+                    self.process.wait().await;
+                };
                 state.channel.exchange(&head, &invocation.payload, bounds, log, gone).await
             }
             Err(error) => Exchange {

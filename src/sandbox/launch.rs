@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -26,6 +27,11 @@ const RESTART_DELAY: Duration = Duration::from_millis(200);
 type Answer<T> = oneshot::Sender<Result<T, SandboxError>>;
 
 enum Order {
+    Ask(Ask),
+    Close,
+}
+
+enum Ask {
     Start(Box<Start>, Vec<OwnedFd>, Answer<(i32, OwnedFd)>),
     Mount { slot: u32, code: PathBuf, answer: Answer<()> },
     Release { slot: u32 },
@@ -59,19 +65,24 @@ impl LauncherHandle {
     /// The pid and pidfd of the sandbox's first process, once the runtime has begun.
     pub async fn start_sandbox(&self, start: Start, fds: Vec<OwnedFd>) -> Result<(i32, OwnedFd), SandboxError> {
         let (answer, told) = oneshot::channel();
-        self.order(Order::Start(Box::new(start), fds, answer)).await?;
+        self.order(Order::Ask(Ask::Start(Box::new(start), fds, answer))).await?;
         told.await.unwrap_or_else(|_| Err(failed("start a sandbox", "the launcher died")))
     }
 
     pub async fn mount_code(&self, slot: u32, code: PathBuf) -> Result<(), SandboxError> {
         let (answer, told) = oneshot::channel();
-        self.order(Order::Mount { slot, code, answer }).await?;
+        self.order(Order::Ask(Ask::Mount { slot, code, answer })).await?;
         told.await.unwrap_or_else(|_| Err(failed("mount code", "the launcher died")))
     }
 
     pub async fn release(&self, slot: u32) {
         // With the launcher its mounts are gone too.
-        let _ = self.order(Order::Release { slot }).await;
+        let _ = self.order(Order::Ask(Ask::Release { slot })).await;
+    }
+
+    /// Has the launcher end every sandbox and itself. The task of [`LauncherHandle::start`] ends when that is done.
+    pub async fn close(&self) {
+        let _ = self.order(Order::Close).await;
     }
 
     async fn order(&self, order: Order) -> Result<(), SandboxError> {
@@ -99,14 +110,15 @@ impl Connection {
             .map_err(|error| failed("start the launcher", error))?;
         nix::fcntl::fcntl(&ours, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))
             .map_err(|error| failed("make the launcher's socket", error))?;
-        let socket = AsyncFd::new(ours).map_err(|error| failed("watch the launcher's socket", error))?;
+        let socket = sys::watch(ours, Interest::READABLE | Interest::WRITABLE)
+            .map_err(|error| failed("watch the launcher's socket", error))?;
         let mut connection = Self { process, socket };
         connection.send(&Request::Setup(setup.clone()), &[]).await?;
         match tokio::time::timeout(SETUP_TIMEOUT, connection.receive()).await {
             Ok(Ok((Reply::Ready, _))) => Ok(connection),
-            Ok(Ok((Reply::Failed { step, cause, .. }, _))) => Err(SandboxError::Unsupported(format!(
-                "sandboxes can't be made here: {step}: {cause}"
-            ))),
+            Ok(Ok((Reply::Failed { step, cause, .. }, _))) => {
+                Err(SandboxError::Unsupported(format!("sandboxes can't be made here: {step}: {cause}")))
+            }
             Ok(Ok(_)) => Err(failed("set up the launcher", "an answer out of order")),
             Ok(Err(error)) => Err(failed("set up the launcher", error)),
             Err(_) => Err(failed("set up the launcher", "it took too long")),
@@ -129,7 +141,9 @@ impl Connection {
         let mut buffer = vec![0; MESSAGE_BYTES_MAX];
         loop {
             let mut ready = self.socket.readable().await?;
-            let Ok(received) = ready.try_io(|socket| sys::receive(socket, &mut buffer).map_err(Into::into)) else { continue };
+            let Ok(received) = ready.try_io(|socket| sys::receive(socket, &mut buffer).map_err(Into::into)) else {
+                continue;
+            };
             let (length, fds) = received?;
             if length == 0 {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
@@ -170,17 +184,9 @@ async fn serve(connection: &mut Connection, queue: &mut mpsc::Receiver<Order>) -
     loop {
         tokio::select! {
             order = queue.recv() => {
-                let Some(order) = order else { return true };
                 let (request, fds) = match order {
-                    Order::Start(start, fds, answer) => {
-                        pending.insert(start.slot, Pending::Start(answer));
-                        (Request::Start(*start), fds)
-                    }
-                    Order::Mount { slot, code, answer } => {
-                        pending.insert(slot, Pending::Mount(answer));
-                        (Request::Mount { slot, code }, Vec::new())
-                    }
-                    Order::Release { slot } => (Request::Release { slot }, Vec::new()),
+                    None | Some(Order::Close) => return true,
+                    Some(Order::Ask(ask)) => request_of(ask, &mut pending),
                 };
                 if connection.send(&request, &fds).await.is_err() {
                     return false;
@@ -191,6 +197,21 @@ async fn serve(connection: &mut Connection, queue: &mut mpsc::Receiver<Order>) -
                 settle(&mut pending, reply, fds);
             }
         }
+    }
+}
+
+/// What to send for an order, with its answer kept for when it comes.
+fn request_of(ask: Ask, pending: &mut HashMap<u32, Pending>) -> (Request, Vec<OwnedFd>) {
+    match ask {
+        Ask::Start(start, fds, answer) => {
+            pending.insert(start.slot, Pending::Start(answer));
+            (Request::Start(*start), fds)
+        }
+        Ask::Mount { slot, code, answer } => {
+            pending.insert(slot, Pending::Mount(answer));
+            (Request::Mount { slot, code }, Vec::new())
+        }
+        Ask::Release { slot } => (Request::Release { slot }, Vec::new()),
     }
 }
 

@@ -86,14 +86,15 @@ impl Process {
             }
         };
         let output = files::open_output(pid).ok();
-        let pidfd = Arc::new(AsyncFd::with_interest(pidfd, Interest::READABLE).map_err(io("watch a process"))?);
+        let pidfd = Arc::new(sys::watch(pidfd, Interest::READABLE).map_err(io("watch a process"))?);
         let (tell, ended) = watch::channel(None);
         // Ends by itself when the sandbox does, which `terminate` sees to.
         tokio::spawn(reap(shared.clone(), slot, group.clone(), pidfd.clone(), status, tell));
         let channel = Channel::new(socket.into(), stdout, stderr).map_err(io("watch a sandbox"))?;
         let process = Self { group, pidfd, ended };
         // If it lives now, the pid was its own when `/output` was opened.
-        let output = output.filter(|_| process.ended().is_none() && sys::signal(process.pidfd.get_ref().as_fd(), 0).is_ok());
+        let output =
+            output.filter(|_| process.ended().is_none() && sys::signal(process.pidfd.get_ref().as_fd(), 0).is_ok());
         Ok(Spawned { process, channel, output, slot })
     }
 
@@ -126,7 +127,10 @@ impl Process {
         // A v1 freezer keeps even killed processes.
         let _ = self.group.thaw();
         if tokio::time::timeout(KILL_WAIT, self.wait()).await.is_err() {
-            tracing::error!(wait_s = KILL_WAIT.as_secs(), "killed sandbox does not end, still waiting in the background");
+            tracing::error!(
+                wait_s = KILL_WAIT.as_secs(),
+                "killed sandbox does not end, still waiting in the background"
+            );
         }
     }
 }

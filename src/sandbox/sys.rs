@@ -31,7 +31,10 @@ struct MountAttr {
 /// Who returns from [`clone3`].
 pub enum Cloned {
     /// The caller: the child's pid here, and a descriptor for it.
-    Parent { pid: i32, pidfd: OwnedFd },
+    Parent {
+        pid: i32,
+        pidfd: OwnedFd,
+    },
     Child,
 }
 
@@ -219,12 +222,7 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> nix::Res
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> nix::Result<(usize, Vec<OwnedFd>)> {
     let mut space = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
     let mut parts = [IoSliceMut::new(buffer)];
-    let message = recvmsg::<()>(
-        socket.as_fd().as_raw_fd(),
-        &mut parts,
-        Some(&mut space),
-        MsgFlags::MSG_CMSG_CLOEXEC,
-    )?;
+    let message = recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
     let mut fds = Vec::new();
     for part in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(raw) = part {
@@ -254,4 +252,10 @@ pub fn place_raw(from: RawFd, number: RawFd) -> io::Result<()> {
 pub fn exit(code: i32) -> ! {
     // SAFETY: _exit takes an integer and does not come back.
     unsafe { libc::_exit(code) }
+}
+
+/// Watches a descriptor for readiness.
+pub fn watch(fd: OwnedFd, interest: tokio::io::Interest) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd names one open descriptor for as long as it lives, which is what registration relies on.
+    unsafe { tokio::io::unix::AsyncFd::register_with_interest(fd, interest) }.map_err(io::Error::from)
 }

@@ -332,7 +332,9 @@ fn io_v1(text: &str) -> (u64, u64) {
     let mut sums = (0, 0);
     for line in text.lines() {
         let mut words = line.split(' ').skip(1);
-        let (Some(what), Some(bytes)) = (words.next(), words.next().and_then(|n| n.parse::<u64>().ok())) else { continue };
+        let (Some(what), Some(bytes)) = (words.next(), words.next().and_then(|n| n.parse::<u64>().ok())) else {
+            continue;
+        };
         match what {
             "Read" => sums.0 += bytes,
             "Write" => sums.1 += bytes,

@@ -278,10 +278,7 @@ mod tests {
     fn a_pure_v2_machine_is_understood() {
         let mountinfo = "29 23 0:25 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate";
         let found = Found::parse(mountinfo, "0::/system.slice/faasd.service\n");
-        assert_eq!(
-            found.v2,
-            Some(("/sys/fs/cgroup".into(), "/sys/fs/cgroup/system.slice/faasd.service".into()))
-        );
+        assert_eq!(found.v2, Some(("/sys/fs/cgroup".into(), "/sys/fs/cgroup/system.slice/faasd.service".into())));
         assert!(found.v1.is_empty());
     }
 }

@@ -17,7 +17,7 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Gid, Pid, Uid, chdir, execve, pivot_root, sethostname, setgroups, setresgid, setresuid, setsid};
+use nix::unistd::{Gid, Pid, Uid, chdir, execve, pivot_root, setgroups, sethostname, setresgid, setresuid, setsid};
 use seccompiler::BpfProgram;
 
 use super::template::{self, Step, StepError, c_path};

@@ -54,16 +54,30 @@ pub enum Request {
     Setup(Setup),
     Start(Start),
     /// Show a host directory at `/var/task` of the sandbox in this slot.
-    Mount { slot: u32, code: PathBuf },
-    Release { slot: u32 },
+    Mount {
+        slot: u32,
+        code: PathBuf,
+    },
+    Release {
+        slot: u32,
+    },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Reply {
     Ready,
     /// With the first process's pidfd.
-    Started { slot: u32, pid: i32 },
-    Mounted { slot: u32 },
+    Started {
+        slot: u32,
+        pid: i32,
+    },
+    Mounted {
+        slot: u32,
+    },
     /// `slot` is absent when the set-up failed.
-    Failed { slot: Option<u32>, step: String, cause: String },
+    Failed {
+        slot: Option<u32>,
+        step: String,
+        cause: String,
+    },
 }

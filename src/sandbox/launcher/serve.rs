@@ -93,7 +93,8 @@ impl Launcher {
         let none = None::<&str>;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).step("make mounts private")?;
         let run = setup.run_dir.clone();
-        mount(Some("tmpfs"), &run, Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=0755,size=16m")).step("mount run directory")?;
+        mount(Some("tmpfs"), &run, Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=0755,size=16m"))
+            .step("mount run directory")?;
         let roots = [(Root::Run, run.join("root")), (Root::Build, run.join("build"))];
         for (kind, path) in &roots {
             fs::create_dir(path).step("make root")?;
@@ -124,7 +125,9 @@ impl Launcher {
                 let starting = self.starting.swap_remove(index);
                 self.tell_started(socket, starting)?;
             }
-            while let Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {}
+            while let Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) = waitpid(None, Some(WaitPidFlag::WNOHANG))
+            {
+            }
             if asked {
                 match next_request(socket)? {
                     None => return Ok(()),
@@ -138,7 +141,9 @@ impl Launcher {
         let (slot, done) = match request {
             Request::Setup(_) => return Ok(()),
             Request::Start(start) => (start.slot, self.make(&start, fds).map(|()| None)),
-            Request::Mount { slot, code } => (slot, self.show_code(slot, &code).map(|()| Some(Reply::Mounted { slot }))),
+            Request::Mount { slot, code } => {
+                (slot, self.show_code(slot, &code).map(|()| Some(Reply::Mounted { slot })))
+            }
             Request::Release { slot } => {
                 self.release(slot);
                 return Ok(());
@@ -186,7 +191,8 @@ impl Launcher {
             status,
             tasks: fds.collect(),
         };
-        let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        let mut flags =
+            libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
         if self.setup.user_namespace {
             flags |= libc::CLONE_NEWUSER;
         }
@@ -211,7 +217,11 @@ impl Launcher {
         let mut sentence = String::new();
         let _ = fs::File::from(starting.failure).take(4096).read_to_string(&mut sentence);
         if sentence.is_empty() {
-            return reply(socket, &Reply::Started { slot: starting.slot, pid: starting.pid }, &[starting.pidfd.as_fd()]);
+            return reply(
+                socket,
+                &Reply::Started { slot: starting.slot, pid: starting.pid },
+                &[starting.pidfd.as_fd()],
+            );
         }
         self.release(starting.slot);
         let (step, cause) = sentence.split_once(": ").unwrap_or(("start", &sentence));
@@ -238,7 +248,8 @@ impl Launcher {
     fn show_code(&mut self, slot: u32, code: &Path) -> Result<(), StepError> {
         let path = |path: &Path| -> Result<CString, StepError> { c_path(path).step("read a path") };
         let tree = sys::open_tree(&path(code)?, false).step(format!("open {}", code.display()))?;
-        sys::set_attributes(tree.as_fd(), MountAttributes { read_only: true, no_devices: true }).step("make code read-only")?;
+        sys::set_attributes(tree.as_fd(), MountAttributes { read_only: true, no_devices: true })
+            .step("make code read-only")?;
         sys::move_mount(tree.as_fd(), &path(&self.slot_dir(slot))?).step("show code")?;
         self.used.insert(slot, true);
         Ok(())

@@ -38,7 +38,14 @@ const SYSTEM: [&str; 6] = ["usr", "bin", "sbin", "lib", "lib64", "lib32"];
 
 /// Compilers and sources: a function has no use for them and an attacker has.
 const HIDDEN_FROM_FUNCTIONS: [&str; 8] = [
-    "usr/lib/gcc", "usr/libexec/gcc", "usr/include", "usr/src", "usr/lib/go", "usr/lib/rustlib", "usr/share/doc", "usr/lib/llvm",
+    "usr/lib/gcc",
+    "usr/libexec/gcc",
+    "usr/include",
+    "usr/src",
+    "usr/lib/go",
+    "usr/lib/rustlib",
+    "usr/share/doc",
+    "usr/lib/llvm",
 ];
 
 /// Host files and directories that programs expect in /etc. Anything else there may be the host's secret.
@@ -154,7 +161,10 @@ fn write_etc(root: &Path) -> Result<(), StepError> {
         }
     }
     for (name, contents) in [
-        ("passwd", "root:x:0:0:root:/tmp:/bin/sh\nsandbox:x:1000:1000:sandbox:/tmp:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"),
+        (
+            "passwd",
+            "root:x:0:0:root:/tmp:/bin/sh\nsandbox:x:1000:1000:sandbox:/tmp:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+        ),
         ("group", "root:x:0:\nsandbox:x:1000:\nnogroup:x:65534:\n"),
         ("hosts", "127.0.0.1 localhost sandbox\n::1 localhost\n"),
         ("hostname", "sandbox\n"),
