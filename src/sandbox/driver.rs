@@ -235,6 +235,11 @@ impl LinuxSandboxes {
         self.shared.layout.describe()
     }
 
+    /// The project's own groups, one per hierarchy, below which every sandbox has its own.
+    pub fn groups(&self) -> Vec<std::path::PathBuf> {
+        self.shared.layout.parents()
+    }
+
     /// Whether sandboxes can be frozen here.
     pub fn can_freeze(&self) -> bool {
         self.shared.layout.has(Controller::Freezer)
