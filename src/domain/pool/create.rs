@@ -55,8 +55,8 @@ impl Pool {
             return Step::Blocked;
         }
         let need = match generic {
-            Some(_) => Need { memory_mb: charge_mb - GENERIC_MEMORY_MB, sandboxes: 0, spare_generic: Some(runtime) },
-            None => Need { memory_mb: charge_mb, sandboxes: 1, spare_generic: None },
+            Some(_) => Need { memory_mb: charge_mb - GENERIC_MEMORY_MB, sandboxes: 0, generic_of: Some(runtime) },
+            None => Need { memory_mb: charge_mb, sandboxes: 1, generic_of: None },
         };
         match self.make_room(need, out) {
             Room::Now => {}

@@ -13,8 +13,8 @@ use super::{Action, EndReason, GENERIC_MEMORY_MB, Pool, RUNTIMES, State};
 pub(super) struct Need {
     pub memory_mb: u64,
     pub sandboxes: usize,
-    /// Generic sandboxes of this runtime don't give way to it, because one of them is to be used.
-    pub spare_generic: Option<Runtime>,
+    /// The newest generic sandbox of this runtime is to be used, and so does not give way.
+    pub generic_of: Option<Runtime>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,12 +61,13 @@ impl Pool {
             idle -= version.idle.len();
             idle_mb -= version.idle.len() as u64 * version.charge_mb();
         }
-        let generic: usize = self.generics(need).map(|runtime| self.runtimes[runtime].ready.len()).sum();
+        let generic: usize = (0..RUNTIMES).map(|runtime| self.spare_generics(runtime, need)).sum();
         (idle_mb + generic as u64 * GENERIC_MEMORY_MB, idle + generic)
     }
 
-    fn generics(&self, need: Need) -> impl Iterator<Item = usize> + use<> {
-        (0..RUNTIMES).filter(move |runtime| need.spare_generic.is_none_or(|spare| spare as usize != *runtime))
+    fn spare_generics(&self, runtime: usize, need: Need) -> usize {
+        let used = need.generic_of.is_some_and(|of| of as usize == runtime);
+        self.runtimes[runtime].ready.len() - usize::from(used)
     }
 
     /// Idle ones of other versions first, then generic ones.
@@ -80,8 +81,8 @@ impl Pool {
             self.reindex(version);
             return true;
         }
-        let generic = self.generics(need).find_map(|runtime| self.runtimes[runtime].ready.front());
-        let Some(slot) = generic else { return false };
+        let runtime = (0..RUNTIMES).find(|runtime| self.spare_generics(*runtime, need) > 0);
+        let Some(slot) = runtime.and_then(|runtime| self.runtimes[runtime].ready.front()) else { return false };
         self.take_generic(slot);
         self.end(slot, EndReason::Evicted, out);
         true
