@@ -7,6 +7,7 @@
 //!                         domain: imported by all, imports nobody
 //! ```
 
+pub mod adapters;
 pub mod config;
 pub mod domain;
 pub mod ports;
