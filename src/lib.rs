@@ -7,7 +7,9 @@
 //!                         domain: imported by all, imports nobody
 //! ```
 
+pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod ports;
 pub mod runtime;
+pub mod telemetry;

@@ -1,1 +1,4 @@
+//! The one integration binary: each module proves one kind of thing, on the library or on the real executable.
 
+mod cli;
+mod house;
