@@ -6,9 +6,20 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what this room is for")]
 
+mod client;
 pub mod configuration;
+mod deploy;
+pub mod doctor;
 mod exit;
 mod flags;
+mod invoke;
+mod logs;
+mod package;
+mod record;
+mod resources;
+mod sse;
+mod table;
+mod upload;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -33,6 +44,24 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Publish a function: a folder, a source file or a zip archive
+    Deploy(deploy::Arguments),
+    /// Run a function
+    Invoke(invoke::Arguments),
+    /// Where an invocation stands, or how it ended
+    Status(invoke::StatusArguments),
+    /// What functions printed
+    Logs(logs::Arguments),
+    /// Functions and their versions
+    Functions(resources::Functions),
+    /// The workers and their pools
+    Workers(resources::Workers),
+    /// Asynchronous calls that were given up
+    DeadLetters(resources::DeadLetters),
+    /// API keys
+    Keys(resources::Keys),
+    /// What this machine offers, what it lacks, and how to mend that
+    Doctor(doctor::Arguments),
     /// Show or check the configuration
     #[command(subcommand)]
     Config(configuration::Command),
@@ -40,12 +69,28 @@ pub enum Command {
 
 /// Runs a client command to its end.
 pub fn run(command: Command, environment: Environment) -> ExitCode {
-    let done = match command {
-        Command::Config(command) => configuration::run(command, environment),
+    let done = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(speak(command, environment)),
+        Err(error) => Err(Failure::Platform(format!("the async runtime can't start: {error}"))),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
+    }
+}
+
+async fn speak(command: Command, environment: Environment) -> Result<(), Failure> {
+    match command {
+        Command::Deploy(arguments) => deploy::run(arguments).await,
+        Command::Invoke(arguments) => invoke::run(arguments).await,
+        Command::Status(arguments) => invoke::status(arguments).await,
+        Command::Logs(arguments) => logs::run(arguments).await,
+        Command::Functions(arguments) => resources::functions(arguments).await,
+        Command::Workers(arguments) => resources::workers(arguments).await,
+        Command::DeadLetters(arguments) => resources::dead_letters(arguments).await,
+        Command::Keys(arguments) => resources::keys(arguments).await,
+        Command::Doctor(arguments) => doctor::run(arguments).await,
+        Command::Config(command) => configuration::run(command, environment),
     }
 }
 

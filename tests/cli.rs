@@ -1,5 +1,6 @@
 //! The executable as its users run it: flags, exit codes, what is printed where.
 
+mod client;
 mod configuration;
 
 use std::process::{Command, Output};

@@ -20,7 +20,8 @@ pub struct DaemonFlags {
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<String>,
     /// Where all data lies
-    #[arg(long, value_name = "DIR")]
+    // An id of its own: clap hands a command's global flags to its parents by id, and the client's is a path.
+    #[arg(id = "daemon_data_dir", long = "data-dir", value_name = "DIR")]
     data_dir: Option<String>,
     /// What to do where full isolation can't be had: refuse, or start with the strongest there is
     #[arg(long, value_parser = PossibleValuesParser::new(["strict", "auto"]))]
