@@ -2,6 +2,9 @@
 //!
 //! This file is the tree and its defaults. Units are in the names: `_ms`, `_s`, `_bytes`, `_mb`.
 
+pub mod load;
+mod validate;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 

@@ -1,3 +1,6 @@
-//! The integration tests, one binary, by what they prove.
+//! The one integration binary: each module proves one kind of thing, on the library or on the real executable.
 
+mod cli;
+mod contract;
+mod house;
 mod sandbox;
