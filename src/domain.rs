@@ -12,4 +12,5 @@ pub mod key;
 pub mod limits;
 pub mod outcome;
 pub mod page;
+pub mod rate;
 pub mod time;

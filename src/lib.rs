@@ -8,6 +8,7 @@
 //! ```
 
 pub mod config;
+pub mod controller;
 pub mod domain;
 pub mod ports;
 pub mod runtime;
