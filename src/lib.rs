@@ -3,12 +3,14 @@
 //! The rooms, and who may know whom (`ARCHITECTURE.md` has the whole map):
 //!
 //! ```text
+//! main → node → {controller, worker} → ports ← {adapters, sandbox, runtime}
 //!                         domain: imported by all, imports nobody
 //! ```
 
 pub mod adapters;
 pub mod cli;
 pub mod config;
+pub mod controller;
 pub mod domain;
 pub mod ports;
 pub mod runtime;

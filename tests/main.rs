@@ -1,6 +1,5 @@
 //! The one integration binary: each module proves one kind of thing, on the library or on the real executable.
 
 mod cli;
-mod contract;
 mod house;
 mod sandbox;

@@ -1,71 +1,83 @@
-//! A token bucket: so many a second, and so many at once after silence.
+//! A token bucket: how many calls one identity may make, and when the next.
 
 use std::time::Duration;
 
-/// One caller's bucket. Holds fractions of a token, so that a slow rate is exact.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct TokenBucket {
-    rate: f64,
-    burst: f64,
-    tokens: f64,
-    filled_at: Duration,
+/// One token in the bucket's own unit, fine enough for a rate of one a second asked a thousand times a second.
+const TOKEN: u64 = 1_000_000;
+
+/// The terms that every bucket of a limiter follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Tokens that come back in a second; at least 1.
+    pub per_second: u32,
+    /// Tokens of a bucket that was left alone; at least 1.
+    pub burst: u32,
 }
 
-/// A token was there.
+/// The answer to one request for a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Granted {
-    /// Whole tokens left.
+pub struct Grant {
+    pub allowed: bool,
+    /// Whole tokens left after this one.
     pub remaining: u32,
     /// Until the bucket is full again.
-    pub reset: Duration,
+    pub full_in: Duration,
+    /// Until the next token is there; zero where one is left.
+    pub next_in: Duration,
 }
 
-/// None was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Denied {
-    /// Until there is one.
-    pub retry_after: Duration,
-    /// Until the bucket is full again.
-    pub reset: Duration,
+pub struct TokenBucket {
+    /// In millionths of a token.
+    level: u64,
+    /// When `level` was right, on a monotonic clock.
+    at: Duration,
 }
-
-/// A rate of 0 would never give a token back; it counts as one in this many seconds.
-const SLOWEST_S: f64 = 3600.0;
 
 impl TokenBucket {
-    /// A full bucket. `rate` is tokens a second; `burst` the most it holds, at least one.
-    pub fn new(rate: u32, burst: u32, now: Duration) -> Self {
-        let burst = f64::from(burst.max(1));
-        let rate = if rate == 0 { 1.0 / SLOWEST_S } else { f64::from(rate) };
-        Self { rate, burst, tokens: burst, filled_at: now }
+    pub fn full(rate: Rate, now: Duration) -> Self {
+        Self { level: capacity(rate), at: now }
     }
 
-    /// Takes one token. `now` is monotonic time.
-    pub fn take(&mut self, now: Duration) -> Result<Granted, Denied> {
-        self.fill(now);
-        if self.tokens >= 1.0 {
-            self.tokens -= 1.0;
-            return Ok(Granted { remaining: self.tokens as u32, reset: self.until(self.burst) });
+    /// Takes one token if there is one. A clock that went back adds nothing.
+    pub fn take(&mut self, rate: Rate, now: Duration) -> Grant {
+        self.refill(rate, now);
+        let allowed = self.level >= TOKEN;
+        if allowed {
+            self.level -= TOKEN;
         }
-        Err(Denied { retry_after: self.until(1.0), reset: self.until(self.burst) })
+        Grant {
+            allowed,
+            remaining: (self.level / TOKEN) as u32,
+            full_in: time_for(capacity(rate) - self.level, rate),
+            next_in: time_for(TOKEN.saturating_sub(self.level), rate),
+        }
     }
 
-    /// Whether it holds all it can: such a bucket may be forgotten and made anew.
-    pub fn is_full(&self, now: Duration) -> bool {
-        self.tokens + self.rate * now.saturating_sub(self.filled_at).as_secs_f64() >= self.burst
+    /// Whether forgetting this bucket would change nothing.
+    pub fn is_full(&mut self, rate: Rate, now: Duration) -> bool {
+        self.refill(rate, now);
+        self.level == capacity(rate)
     }
 
-    fn fill(&mut self, now: Duration) {
-        let passed = now.saturating_sub(self.filled_at).as_secs_f64();
-        self.tokens = (self.tokens + self.rate * passed).min(self.burst);
-        self.filled_at = self.filled_at.max(now);
+    fn refill(&mut self, rate: Rate, now: Duration) {
+        let passed_us = now.saturating_sub(self.at).as_micros() as u64;
+        // A token is a million units and a second a million microseconds: one unit a microsecond for each token a second.
+        self.level = self.level.saturating_add(passed_us.saturating_mul(per_second(rate))).min(capacity(rate));
+        self.at = self.at.max(now);
     }
+}
 
-    /// Rounded up to a microsecond, so that whoever waits that long finds what was promised.
-    fn until(&self, tokens: f64) -> Duration {
-        let micros = ((tokens - self.tokens).max(0.0) / self.rate * 1e6).ceil();
-        Duration::from_micros(micros as u64)
-    }
+fn per_second(rate: Rate) -> u64 {
+    u64::from(rate.per_second.max(1))
+}
+
+fn capacity(rate: Rate) -> u64 {
+    u64::from(rate.burst.max(1)) * TOKEN
+}
+
+fn time_for(units: u64, rate: Rate) -> Duration {
+    Duration::from_micros(units.div_ceil(per_second(rate)))
 }
 
 #[cfg(test)]
@@ -73,49 +85,46 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const SECOND: Duration = Duration::from_secs(1);
+    const RATE: Rate = Rate { per_second: 2, burst: 3 };
 
     #[test]
-    fn a_burst_then_the_rate() {
-        let mut bucket = TokenBucket::new(10, 3, Duration::ZERO);
-        assert_eq!(bucket.take(Duration::ZERO), Ok(Granted { remaining: 2, reset: SECOND / 10 }));
-        assert!(bucket.take(Duration::ZERO).is_ok());
-        assert!(bucket.take(Duration::ZERO).is_ok());
-        let denied = bucket.take(Duration::ZERO).unwrap_err();
-        assert_eq!((denied.retry_after, denied.reset), (SECOND / 10, SECOND * 3 / 10));
-        assert!(bucket.take(denied.retry_after).is_ok());
-        assert!(bucket.take(denied.retry_after).is_err());
-        assert!(!bucket.is_full(SECOND / 5));
-        assert!(bucket.is_full(SECOND));
-    }
-
-    #[test]
-    fn time_that_goes_back_gives_nothing() {
-        let mut bucket = TokenBucket::new(1, 1, SECOND * 10);
-        assert!(bucket.take(SECOND * 10).is_ok());
-        assert!(bucket.take(SECOND).is_err());
-        assert!(bucket.take(SECOND * 11).is_ok());
+    fn a_burst_passes_and_then_the_rate() {
+        let mut bucket = TokenBucket::full(RATE, Duration::ZERO);
+        for left in [2, 1, 0] {
+            let grant = bucket.take(RATE, Duration::ZERO);
+            assert!(grant.allowed);
+            assert_eq!(grant.remaining, left);
+        }
+        let refused = bucket.take(RATE, Duration::ZERO);
+        assert!(!refused.allowed);
+        assert_eq!(refused.next_in, Duration::from_millis(500));
+        assert_eq!(refused.full_in, Duration::from_millis(1500));
+        assert!(bucket.take(RATE, Duration::from_millis(500)).allowed);
+        assert!(!bucket.take(RATE, Duration::from_millis(999)).allowed);
+        assert!(bucket.is_full(RATE, Duration::from_secs(9)));
     }
 
     proptest! {
         #[test]
         fn never_more_than_burst_and_rate_allow(
-            rate in 1u32..1000, burst in 1u32..100, steps in proptest::collection::vec(0u64..100_000, 1..300)
+            per_second in 1u32..1000, burst in 1u32..1000, gaps in prop::collection::vec(0u64..50_000, 1..300),
         ) {
-            let mut bucket = TokenBucket::new(rate, burst, Duration::ZERO);
-            let (mut now, mut granted) = (Duration::ZERO, 0u32);
-            for step in steps {
-                now += Duration::from_micros(step);
-                match bucket.take(now) {
-                    Ok(_) => granted += 1,
-                    Err(denied) => {
-                        let mut later = bucket;
-                        prop_assert!(later.take(now + denied.retry_after).is_ok());
-                    }
+            let rate = Rate { per_second, burst };
+            let mut bucket = TokenBucket::full(rate, Duration::ZERO);
+            let (mut now, mut passed) = (Duration::ZERO, 0u64);
+            for gap in gaps {
+                now += Duration::from_micros(gap);
+                let grant = bucket.take(rate, now);
+                passed += u64::from(grant.allowed);
+                prop_assert!(grant.remaining <= burst);
+                if !grant.allowed {
+                    prop_assert!(bucket.take(rate, now + grant.next_in).allowed);
+                    passed += 1;
+                    now += grant.next_in;
                 }
             }
-            let allowed = f64::from(burst) + f64::from(rate) * now.as_secs_f64();
-            prop_assert!(f64::from(granted) <= allowed + 1e-3);
+            let allowed = u64::from(burst) + (now.as_micros() as u64 * u64::from(per_second)).div_ceil(TOKEN);
+            prop_assert!(passed <= allowed);
         }
     }
 }
