@@ -27,7 +27,7 @@ pub enum Isolation {
     Auto,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     pub role: Role,
@@ -113,7 +113,7 @@ impl Default for RateLimit {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sandbox {
     /// Name of the project's own group below each cgroup hierarchy's root (v1) or below the daemon's own (v2).
@@ -132,6 +132,9 @@ pub struct Sandbox {
     pub build_timeout_ms: u64,
     pub build_memory_mb: u32,
     pub open_files_max: u64,
+    /// Processors a sandbox may use when others are idle, at the least. Its share among busy ones is always in proportion to its memory
+    /// (1 769 MB = one processor); 0 makes that a hard ceiling too, as on Lambda.
+    pub cpu_ceiling_min: f64,
 }
 
 impl Default for Sandbox {
@@ -146,6 +149,7 @@ impl Default for Sandbox {
             build_timeout_ms: 120_000,
             build_memory_mb: 1024,
             open_files_max: 1024,
+            cpu_ceiling_min: 1.0,
         }
     }
 }
