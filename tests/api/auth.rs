@@ -103,7 +103,7 @@ async fn a_key_is_shown_once_listed_without_its_secret_and_ends_when_revoked() {
 
     let caller = daemon.as_key(&secret);
     caller.get("/functions").send().await.expect(200);
-    assert_eq!(daemon.delete(&format!("/keys/{id}")).send().await.status, 204);
+    daemon.delete(&format!("/keys/{id}")).send().await.expect(200);
     caller.get("/functions").send().await.refused(401);
     daemon.delete(&format!("/keys/{id}")).send().await.refused(404);
     assert!(!daemon.log().contains(&secret));

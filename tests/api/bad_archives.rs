@@ -78,7 +78,7 @@ async fn a_gigabyte_of_zeros_is_refused_while_reading() {
     let daemon = Daemon::start().await;
     let before = bytes_below(&daemon.data_dir());
     let archive = bomb(GIB, MAIN);
-    let (sentence, _) = upload(&daemon, &archive).await.refused(422);
+    let (sentence, _) = upload(&daemon, &archive).await.refused(413);
     assert!(sentence.contains("unpack") || sentence.contains("ratio"), "{sentence}");
     let grown = bytes_below(&daemon.data_dir()).saturating_sub(before);
     assert!(grown < 32 << 20, "{grown} bytes of it were kept");
@@ -89,7 +89,7 @@ async fn a_gigabyte_of_zeros_is_refused_while_reading() {
 #[tokio::test]
 async fn twenty_thousand_entries_are_refused() {
     let daemon = Daemon::start().await;
-    let (sentence, _) = upload(&daemon, &many_entries(20_000, MAIN)).await.refused(422);
+    let (sentence, _) = upload(&daemon, &many_entries(20_000, MAIN)).await.refused(413);
     assert!(sentence.contains("10000") || sentence.contains("10,000") || sentence.contains("10 000"), "{sentence}");
 }
 

@@ -111,7 +111,7 @@ async fn one_idempotency_key_is_one_invocation() {
     let first = sync(1).send().await.expect(200);
     let second = sync(1).send().await.expect(200);
     assert_eq!((&first["requestId"], &first["result"]), (&second["requestId"], &second["result"]));
-    sync(2).send().await.refused(409);
+    sync(2).send().await.refused(422);
 
     let asynchronous =
         |key: &str| daemon.run("counter", &json!("a")).header("x-async", "true").header("idempotency-key", key);

@@ -93,7 +93,7 @@ async fn a_call_longer_than_the_visibility_window_runs_once() {
     let id = daemon.submit("f", &json!({})).await;
     let record = daemon.wait_final(&id).await;
     assert_eq!((&record["status"], &record["attempt"]), (&json!("SUCCESS"), &json!(1)), "{record}");
-    let counted = daemon.metrics().await.sum("faasd_worker_invocations_total", &["function=\"f\""]);
+    let counted = daemon.counted("f", "SUCCESS").await;
     assert_eq!(counted, 1.0);
 }
 

@@ -29,8 +29,7 @@ async fn ten_thousand_calls_in_sequence_are_all_warm_after_the_first() {
     }
     assert_eq!(not_warm.len(), 1, "only the first may start a sandbox: {not_warm:?}");
     assert_eq!(not_warm[0].0, 0);
-    let counted =
-        daemon.metrics().await.sum("faasd_worker_invocations_total", &["function=\"echo\"", "status=\"SUCCESS\""]);
+    let counted = daemon.counted("echo", "SUCCESS").await;
     assert_eq!(counted, f64::from(CALLS));
 }
 
@@ -62,8 +61,7 @@ async fn ten_thousand_calls_over_256_connections_are_all_answered() {
         }
     }
     assert_eq!(ids.len() as u32, CALLS);
-    let counted =
-        daemon.metrics().await.sum("faasd_worker_invocations_total", &["function=\"echo\"", "status=\"SUCCESS\""]);
+    let counted = daemon.counted("echo", "SUCCESS").await;
     assert_eq!(counted, f64::from(CALLS));
     let records = daemon.list_all("/functions/echo/logs", 1000).await;
     let recorded: HashSet<&str> = records.iter().map(|record| record["requestId"].as_str().expect("an id")).collect();
@@ -86,8 +84,7 @@ async fn a_thousand_exceptions_in_a_row_keep_the_sandbox_and_are_counted_everywh
         assert!(message.ends_with(&format!("number {i}")), "the same sandbox all along: {message}");
         assert!(i == 1 || record["startType"] == "WARM", "call {i}: {record}");
     }
-    let counted =
-        daemon.metrics().await.sum("faasd_worker_invocations_total", &["function=\"f\"", "status=\"FAILED\""]);
+    let counted = daemon.counted("f", "FAILED").await;
     assert_eq!(counted, 1000.0);
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     let logged = daemon.list_all("/functions/f/logs?status=FAILED", 300).await;

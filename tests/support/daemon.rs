@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -171,11 +170,6 @@ impl Daemon {
         self.spawn();
         self.wait_until_ready().await;
     }
-
-    /// A setting for the next start.
-    pub fn set(&mut self, key: &str, value: impl ToString) {
-        self.settings.push((format!("FAASD_{key}"), value.to_string()));
-    }
 }
 
 impl Deref for Daemon {
@@ -214,9 +208,4 @@ impl Drop for Daemon {
 /// `<data-dir>/address` holds `host:port` from the moment the daemon listens.
 fn read_address(data_dir: &Path) -> Option<SocketAddr> {
     fs::read_to_string(data_dir.join("address")).ok()?.trim().parse().ok()
-}
-
-/// `Some(signal)` when a signal ended the process.
-pub fn ended_by(status: ExitStatus) -> Option<i32> {
-    status.signal()
 }

@@ -133,6 +133,12 @@ impl Client {
         Samples(answer.text())
     }
 
+    /// Invocations of a function that ended with `status`, as the metrics count them.
+    pub async fn counted(&self, function: &str, status: &str) -> f64 {
+        let labels = [format!("function=\"{function}\""), format!("status=\"{status}\"")];
+        self.metrics().await.sum("faasd_worker_invocations_total", &[&labels[0], &labels[1]])
+    }
+
     /// Every item of a listing, page after page.
     pub async fn list_all(&self, path: &str, limit: usize) -> Vec<Value> {
         let mut all = Vec::new();
