@@ -1,0 +1,112 @@
+//! The cases, in order, and which daemon each of them wants.
+
+use std::io;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde_json::json;
+
+use super::control::run_request;
+use super::daemon::Daemon;
+use super::engine::{Load, Loop, Tally};
+use super::options::Options;
+use super::report::{Report, Row};
+use super::{cold, idle, queue};
+
+const WARM_UP: Duration = Duration::from_secs(1);
+const PYTHON_ECHO: &str = "def handler(event, context):\n    return event\n";
+/// Speaks the Runtime API, so that one process serves all calls.
+const NATIVE_ECHO: &str = include_str!("echo.cpp");
+
+/// A steady load on one function.
+struct Warm {
+    name: &'static str,
+    function: &'static str,
+    connections: usize,
+    open: bool,
+    goal: &'static str,
+}
+
+const WARM: [Warm; 7] = [
+    Warm {
+        name: "warm python, 1 connection",
+        function: "python",
+        connections: 1,
+        open: false,
+        goal: "p50 ≤ 0.13, p99 ≤ 0.35 ms",
+    },
+    Warm { name: "warm native, 1 connection", function: "native", connections: 1, open: false, goal: "" },
+    Warm {
+        name: "warm python, 64 connections", function: "python", connections: 64, open: false, goal: "≥ 25 000/s"
+    },
+    Warm {
+        name: "warm native, 64 connections", function: "native", connections: 64, open: false, goal: "≥ 40 000/s"
+    },
+    Warm { name: "warm python, 256 connections", function: "python", connections: 256, open: false, goal: "" },
+    Warm { name: "open loop python, 64 connections", function: "python", connections: 64, open: true, goal: "" },
+    Warm {
+        name: "open loop python, 2000 connections",
+        function: "python",
+        connections: 2000,
+        open: true,
+        goal: "p95 ≤ 10 ms, 0 errors",
+    },
+];
+
+pub fn run_all(options: &Options) -> io::Result<Report> {
+    raise_open_files();
+    let mut rows = Vec::new();
+    let mut skipped = Vec::new();
+    if options.wants("idle") {
+        rows.extend(idle::measure(options)?);
+    }
+    warm(options, &mut rows, &mut skipped)?;
+    cold::measure_all(options, &mut rows, &mut skipped)?;
+    Ok(Report::new(rows, skipped))
+}
+
+fn warm(options: &Options, rows: &mut Vec<Row>, skipped: &mut Vec<String>) -> io::Result<()> {
+    let wanted: Vec<&Warm> = WARM.iter().filter(|case| options.wants(case.name)).collect();
+    if wanted.is_empty() && !options.wants("async") {
+        return Ok(());
+    }
+    let daemon = Daemon::start(&options.executable, &[])?;
+    let mut control = daemon.control()?;
+    control.deploy(&json!({ "name": "python", "runtime": "python", "code": { "inline": PYTHON_ECHO } }))?;
+    let native = control.deploy(&json!({ "name": "native", "runtime": "cpp", "code": { "inline": NATIVE_ECHO } }));
+    if let Err(error) = &native {
+        skipped.push(format!("native warm calls: {error}"));
+    }
+    for case in wanted {
+        if case.function == "native" && native.is_err() {
+            continue;
+        }
+        eprintln!("{} …", case.name);
+        rows.push(Row::of(case.name, case.goal, &run(options, &daemon, case)?));
+    }
+    if options.wants("async") {
+        rows.extend(queue::measure(options, &daemon)?);
+    }
+    Ok(())
+}
+
+fn run(options: &Options, daemon: &Daemon, case: &Warm) -> io::Result<Tally> {
+    let request = run_request(&daemon.key, case.function, "");
+    let load = Load {
+        address: daemon.address,
+        request: &request,
+        connections: case.connections,
+        schedule: if case.open { Loop::Open { rate: options.rate } } else { Loop::Closed },
+        warm_up: WARM_UP,
+        duration: options.duration(),
+        keep_ids: false,
+    };
+    load.run()
+}
+
+/// Two thousand connections are more than the usual soft limit.
+fn raise_open_files() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
