@@ -2,6 +2,7 @@
 //! tells the truth.
 
 mod configuration;
+mod promises;
 mod rooms;
 
 use std::path::{Path, PathBuf};

@@ -93,3 +93,15 @@ fn main_decides_nothing_and_is_short() {
     let main = std::fs::read_to_string(super::root().join("src/main.rs")).expect("src/main.rs");
     assert!(main.lines().count() <= 150, "src/main.rs has {} lines", main.lines().count());
 }
+
+/// The package says `autotests = false`, so a file that nobody declares would never run, and nobody would notice.
+#[test]
+fn every_test_file_is_part_of_the_one_binary() {
+    let main = std::fs::read_to_string(super::root().join("tests/main.rs")).expect("tests/main.rs");
+    let forgotten: Vec<String> = std::fs::read_dir(super::root().join("tests"))
+        .expect("tests")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".rs").map(ToOwned::to_owned))
+        .filter(|name| name != "main" && !main.lines().any(|line| line == format!("mod {name};")))
+        .collect();
+    assert!(forgotten.is_empty(), "tests/main.rs does not declare {forgotten:?}");
+}
