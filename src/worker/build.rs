@@ -16,9 +16,10 @@ use crate::domain::time::Timestamp;
 use crate::ports::executor::{BuildError, ExecuteError};
 use crate::ports::sandbox::{Ending, Report, Sandbox, SandboxError, SandboxKind, Specialisation, SpecialiseError};
 
-use super::cancel::Cancel;
+use super::cancel::Entry;
 use super::code_cache::{self, CodeError};
 use super::execute::platform;
+use super::sandboxes::Sandboxes;
 use super::verdict::{self, Stop};
 use super::{Phase, Worker};
 
@@ -36,6 +37,18 @@ impl Drop for Sources {
     }
 }
 
+/// Ends the sandbox, also where the one who asked for the build is gone in the middle of it.
+struct BuildSandbox {
+    sandbox: Arc<dyn Sandbox>,
+    sandboxes: Arc<Sandboxes>,
+}
+
+impl Drop for BuildSandbox {
+    fn drop(&mut self) {
+        self.sandboxes.end_other(self.sandbox.clone());
+    }
+}
+
 impl Worker {
     pub(super) async fn compile(&self, runtime: Runtime, package: Bytes) -> Result<Bytes, BuildError> {
         let draining = || BuildError::Execute(ExecuteError::Draining);
@@ -48,14 +61,15 @@ impl Worker {
             error => BuildError::Execute(ExecuteError::Platform(error.to_string())),
         })?;
         let sources = Sources(dir);
+        let call = self.calls.enter(InvocationId(Uuid::now_v7()));
         let id = self.sandboxes.reserve_id();
         let sandbox = self.driver.start(id, SandboxKind::Build(runtime)).await.map_err(|error| match error {
             SandboxError::Unsupported(sentence) => BuildError::NoCompiler(sentence),
             error => BuildError::Execute(platform(&error)),
         })?;
-        let built = self.compile_in(&*sandbox, runtime, &sources).await;
-        sandbox.terminate(Duration::ZERO).await;
-        let program = built?;
+        let sandbox = BuildSandbox { sandbox, sandboxes: self.sandboxes.clone() };
+        let program = self.compile_in(&*sandbox.sandbox, runtime, &sources, &call).await?;
+        drop(sandbox);
         let packages = self.code.packages().clone();
         let added = tokio::task::spawn_blocking(move || packages.add_file(&package, PROGRAM, &program, true)).await;
         added
@@ -68,6 +82,7 @@ impl Worker {
         sandbox: &dyn Sandbox,
         runtime: Runtime,
         sources: &Sources,
+        call: &Entry<'_>,
     ) -> Result<Bytes, BuildError> {
         let version = Arc::new(self.build_version(runtime));
         let what = Specialisation {
@@ -81,7 +96,7 @@ impl Worker {
             SpecialiseError::Sandbox(error) => BuildError::Execute(platform(&error)),
         })?;
         let invocation = Invocation {
-            id: InvocationId(Uuid::now_v7()),
+            id: call.id,
             version,
             payload: Bytes::from_static(b"null"),
             model_id: None,
@@ -89,7 +104,7 @@ impl Worker {
             accepted_at: self.clock.now(),
             mode: Mode::Sync,
         };
-        match self.invoke(&invocation, sandbox, None, &Cancel::default()).await {
+        match self.invoke(&invocation, sandbox, None, &call.cancel).await {
             (Some(report), stop) => program(report, stop, &invocation.version, self.config.limits.result_bytes),
             (None, _) => Err(failed("the compiler's sandbox gave no account")),
         }

@@ -54,7 +54,7 @@ pub(super) struct Calls(Mutex<HashMap<InvocationId, Arc<Cancel>>>);
 /// An invocation's entry, gone with this value.
 pub(super) struct Entry<'a> {
     calls: &'a Calls,
-    id: InvocationId,
+    pub id: InvocationId,
     pub cancel: Arc<Cancel>,
 }
 

@@ -108,8 +108,13 @@ impl CodeCache {
         let package = self.artifacts.get(digest).await?;
         let dir = self.unpack(package).await?;
         let path = self.root.join(digest.to_string());
-        std::fs::rename(&dir, &path).map_err(|error| CodeError::Disk(error.to_string()))?;
-        Ok(path)
+        match std::fs::rename(&dir, &path) {
+            Ok(()) => Ok(path),
+            Err(error) => {
+                remove(&dir);
+                Err(CodeError::Disk(error.to_string()))
+            }
+        }
     }
 
     /// Unpacks into a new directory of its own, which is the caller's to move or remove.
@@ -160,5 +165,63 @@ pub(super) fn remove(dir: &Path) {
         && error.kind() != io::ErrorKind::NotFound
     {
         tracing::warn!(%error, path = %dir.display(), "code directory not removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::{FakePackages, World};
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    fn cache(dir: &Path) -> (CodeCache, Arc<World>, Arc<FakePackages>) {
+        let (world, packages) = (World::new(), Arc::new(FakePackages(AtomicUsize::new(0))));
+        let cache = CodeCache::open(dir, world.clone(), packages.clone()).unwrap();
+        (cache, world, packages)
+    }
+
+    fn put(world: &World, n: u16, bytes: &'static [u8]) -> Digest {
+        let mut digest = Digest([7; 32]);
+        digest.0[..2].copy_from_slice(&n.to_le_bytes());
+        world.artifacts.lock().unwrap().insert(digest, Bytes::from_static(bytes));
+        digest
+    }
+
+    #[tokio::test]
+    async fn a_package_is_unpacked_once_and_found_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cache, world, packages) = cache(dir.path());
+        let digest = put(&world, 1, b"zip");
+        let (a, b) = tokio::join!(cache.get(digest), cache.get(digest));
+        assert_eq!(a.unwrap().path(), b.unwrap().path());
+        assert_eq!(packages.0.load(Ordering::SeqCst), 1);
+        let (again, _, packages) = self::cache(dir.path());
+        let path = again.get(digest).await.unwrap().path();
+        assert_eq!(std::fs::read(path.join("main.py")).unwrap(), b"zip");
+        assert_eq!(packages.0.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test]
+    async fn a_bad_package_leaves_nothing_and_may_be_mended() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cache, world, _) = cache(dir.path());
+        let digest = put(&world, 1, b"bad");
+        assert!(matches!(cache.get(digest).await, Err(CodeError::Unpack(_))));
+        assert_eq!(std::fs::read_dir(dir.path().join("code.tmp")).unwrap().count(), 0);
+        put(&world, 1, b"zip");
+        assert!(cache.get(digest).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_longest_unused_go_and_those_in_use_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cache, world, _) = cache(dir.path());
+        let held = cache.get(put(&world, 0, b"zip")).await.unwrap();
+        for n in 1..=DIRS_MAX as u16 + 2 {
+            cache.get(put(&world, n, b"zip")).await.unwrap();
+        }
+        assert!(cache.lock().len() <= DIRS_MAX + 1, "{}", cache.lock().len());
+        assert!(held.path().is_dir());
+        assert!(!cache.lock().contains_key(&put(&world, 1, b"zip")), "the first unused one is gone");
     }
 }

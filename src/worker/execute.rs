@@ -14,7 +14,6 @@ use crate::ports::sandbox::{Ending, LogSink, Report, Sandbox, SandboxError};
 
 use super::Worker;
 use super::cancel::{Cancel, Why};
-use super::code_cache::CodeError;
 use super::handle::Handle;
 use super::sandboxes::{CreationFailure, Lease, NoSandbox};
 use super::verdict::{self, Stop, Verdict};
@@ -208,22 +207,24 @@ impl Worker {
                 outcome.timings.acquire_us = micros(waited);
                 Ok(outcome)
             }
-            NoSandbox::Failed(CreationFailure::Init { failure, stdout, stderr, took }) => {
-                let timings = Timings {
-                    acquire_us: micros(waited.saturating_sub(took)),
-                    init_us: micros(took),
-                    ..Timings::default()
-                };
-                Ok(Outcome { stdout, stderr, timings, ..Outcome::without_execution(Status::Failed, failure) })
-            }
-            NoSandbox::Failed(CreationFailure::Code(error)) => Err(code_error(&error)),
-            NoSandbox::Failed(CreationFailure::Sandbox(error)) => Err(platform(&error)),
+            NoSandbox::Failed(failure) => creation_failed(*failure, waited),
         }
     }
 }
 
-fn code_error(error: &CodeError) -> ExecuteError {
-    ExecuteError::Platform(error.to_string())
+fn creation_failed(failure: CreationFailure, waited: Duration) -> Result<Outcome, ExecuteError> {
+    match failure {
+        CreationFailure::Init { failure, stdout, stderr, took } => {
+            let timings = Timings {
+                acquire_us: micros(waited.saturating_sub(took)),
+                init_us: micros(took),
+                ..Timings::default()
+            };
+            Ok(Outcome { stdout, stderr, timings, ..Outcome::without_execution(Status::Failed, failure) })
+        }
+        CreationFailure::Code(error) => Err(ExecuteError::Platform(error.to_string())),
+        CreationFailure::Sandbox(error) => Err(platform(&error)),
+    }
 }
 
 pub(super) fn platform(error: &SandboxError) -> ExecuteError {

@@ -150,7 +150,7 @@ impl Worker {
         &self,
         lease: &Lease,
         invocation: &Arc<Invocation>,
-    ) -> Option<Result<crate::domain::outcome::Outcome, ExecuteError>> {
+    ) -> Option<Result<Outcome, ExecuteError>> {
         let mut call = std::pin::pin!(self.run_invocation(invocation, ACQUIRE_TIMEOUT, None));
         let every = (lease.valid_for / 3).max(Duration::from_millis(10));
         loop {

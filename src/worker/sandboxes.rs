@@ -14,7 +14,7 @@ use crate::domain::ids::{SandboxId, VersionKey};
 use crate::domain::outcome::{Failure, Output, StartType};
 use crate::domain::pool::{Action, EndReason, Event, Pool, Refusal, WaiterId};
 use crate::ports::clock::Clock;
-use crate::ports::sandbox::{SandboxDriver, SandboxError, SandboxKind, Specialisation, SpecialiseError};
+use crate::ports::sandbox::{Sandbox, SandboxDriver, SandboxError, SandboxKind, Specialisation, SpecialiseError};
 
 use super::cancel::{Cancel, Why};
 use super::code_cache::{CodeCache, CodeError};
@@ -48,7 +48,7 @@ pub(super) enum NoSandbox {
     Draining,
     TimedOut,
     Cancelled(Why),
-    Failed(CreationFailure),
+    Failed(Box<CreationFailure>),
 }
 
 type Answer = Result<Lease, NoSandbox>;
@@ -176,7 +176,8 @@ impl Sandboxes {
     fn lease(self: &Arc<Self>, core: &Core, sandbox: SandboxId, start_type: StartType) -> Answer {
         let Some(handle) = core.handles.get(&sandbox).cloned() else {
             let cause = "it is not there".to_owned();
-            return Err(NoSandbox::Failed(CreationFailure::Sandbox(SandboxError::Failed { step: "assign", cause })));
+            let failure = CreationFailure::Sandbox(SandboxError::Failed { step: "assign", cause });
+            return Err(NoSandbox::Failed(Box::new(failure)));
         };
         Ok(Lease { sandboxes: self.clone(), handle, start_type, used: false, returned: false })
     }
@@ -185,7 +186,9 @@ impl Sandboxes {
         let (name, answer) = match (reason, failure) {
             (Refusal::WaitersFull, _) => ("waiters_full", NoSandbox::WaitersFull),
             (Refusal::TooLarge, _) => ("too_large", NoSandbox::TooLarge),
-            (Refusal::CreationFailed, Some(failure)) => ("creation_failed", NoSandbox::Failed(failure.clone())),
+            (Refusal::CreationFailed, Some(failure)) => {
+                ("creation_failed", NoSandbox::Failed(Box::new(failure.clone())))
+            }
             (Refusal::CreationFailed, None) => ("creation_failed", NoSandbox::Draining),
             (Refusal::Draining, _) => ("draining", NoSandbox::Draining),
         };
@@ -303,7 +306,9 @@ impl Sandboxes {
         match result {
             Ok(()) => self.apply(Event::Specialised { sandbox: id }),
             Err(failure) => {
-                if !matches!(failure, CreationFailure::Init { .. }) {
+                if matches!(failure, CreationFailure::Init { .. }) {
+                    self.metrics.start_failed("init");
+                } else {
                     self.metrics.start_failed("specialise");
                     tracing::warn!(sandbox_id = %id, function = %version.function_name, ?failure, "sandbox not specialised");
                 }
@@ -339,6 +344,11 @@ impl Sandboxes {
             handle.sandbox.terminate(Duration::ZERO).await;
         }
         self.apply(Event::Ended { sandbox: id });
+    }
+
+    /// Ends a sandbox that is not the pool's, in the background.
+    pub fn end_other(&self, sandbox: Arc<dyn Sandbox>) {
+        self.tasks.spawn(async move { sandbox.terminate(Duration::ZERO).await });
     }
 
     /// Freezes and ends what is idle for too long, and refills; for ever.

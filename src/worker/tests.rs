@@ -418,6 +418,29 @@ async fn sources_become_a_package_with_a_program() {
     assert!(matches!(rejected, Err(BuildError::Rejected(words)) if words == "not a zip"));
     let none = bench.worker.build(Runtime::Go, Bytes::from_static(b"zip")).await;
     assert!(matches!(none, Err(BuildError::NoCompiler(words)) if words == "install it"));
+    sleep(Duration::from_millis(10)).await;
     assert_eq!(bench.alive(), 0);
     assert_eq!(std::fs::read_dir(bench._dir.path().join("code.tmp")).unwrap().count(), 0, "no sources are left");
+}
+
+/// In real time and on several threads: the fake sandbox panics when it is called, specialised or frozen at the wrong moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn freezing_never_meets_a_call() {
+    let bench = bench_with(|config| config.pool.freeze_after_ms = 0);
+    bench.worker.start();
+    let f = bench.function();
+    let mut clients = tokio::task::JoinSet::new();
+    for client in 0..16u64 {
+        let (worker, invocation) = (bench.worker.clone(), bench.invocation(&f, "echo"));
+        clients.spawn(async move {
+            for n in 0..40 {
+                let outcome = worker.execute(invocation.clone(), ACQUIRE, None).await.unwrap();
+                assert_eq!(outcome.status, Status::Success);
+                sleep(Duration::from_millis((client + n) % 14)).await;
+            }
+        });
+    }
+    clients.join_all().await;
+    assert!(bench.worker.drain(ACQUIRE).await);
+    assert_eq!(bench.alive(), 0);
 }
