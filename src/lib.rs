@@ -16,3 +16,4 @@ pub mod ports;
 pub mod runtime;
 pub mod sandbox;
 pub mod telemetry;
+pub mod worker;

@@ -225,6 +225,13 @@ impl Pool {
         self.sandboxes.len()
     }
 
+    /// An id for a sandbox that is not the pool's: one that compiles, say.
+    pub fn reserve_id(&mut self) -> SandboxId {
+        let id = SandboxId(self.next_sandbox);
+        self.next_sandbox += 1;
+        id
+    }
+
     /// Memory promised to them.
     pub fn memory_mb(&self) -> u64 {
         self.taken.memory_mb

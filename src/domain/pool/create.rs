@@ -78,8 +78,7 @@ impl Pool {
     }
 
     fn start(&mut self, runtime: Runtime, memory_mb: u64, destined: Option<Slot>, out: &mut Vec<Action>) {
-        let id = SandboxId(self.next_sandbox);
-        self.next_sandbox += 1;
+        let id = self.reserve_id();
         let slot = self.sandboxes.insert(Sandbox {
             id,
             runtime,
