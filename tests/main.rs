@@ -1,1 +1,3 @@
+//! The one integration binary, by what is proven.
 
+mod contract;
