@@ -2,6 +2,7 @@
 
 mod api;
 mod cli;
+mod contract;
 mod delivery;
 mod house;
 mod isolation;
