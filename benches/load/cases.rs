@@ -1,11 +1,13 @@
 //! The cases, in order, and which daemon each of them wants.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 
+use super::bare::BareHop;
 use super::control::run_request;
 use super::daemon::Daemon;
 use super::engine::{Load, Loop, Tally};
@@ -98,6 +100,16 @@ pub fn run_all(options: &Options) -> io::Result<Report> {
     if options.wants("idle") {
         rows.extend(idle::measure(options)?);
     }
+    for connections in [1, 64] {
+        let name = format!("bare hop, python, {connections} connections");
+        if options.wants(&name) {
+            eprintln!("{name} …");
+            let bare = BareHop::start()?;
+            let request = run_request("", "python", "");
+            let tally = load(options, bare.address, &request, connections, Loop::Closed)?;
+            rows.push(Row::of(&name, "what the platform is read against", &tally));
+        }
+    }
     warm(options, &mut rows, &mut skipped)?;
     cold::measure_all(options, &mut rows, &mut skipped)?;
     Ok(Report::new(rows, skipped))
@@ -139,20 +151,23 @@ fn warm(options: &Options, rows: &mut Vec<Row>, skipped: &mut Vec<String>) -> io
 
 fn run(options: &Options, daemon: &Daemon, case: &Warm, capacity: f64) -> io::Result<Tally> {
     let request = run_request(&daemon.key, case.function, "");
-    let load = Load {
-        address: daemon.address,
-        request: &request,
-        connections: case.connections,
-        schedule: match case.offered {
-            Offered::Closed => Loop::Closed,
-            Offered::Rate => Loop::Open { rate: options.rate },
-            Offered::TwiceCapacity => Loop::Open { rate: (capacity * 2.0).max(1.0) as u64 },
-        },
-        warm_up: WARM_UP,
-        duration: options.duration(),
-        keep_ids: false,
+    let schedule = match case.offered {
+        Offered::Closed => Loop::Closed,
+        Offered::Rate => Loop::Open { rate: options.rate },
+        Offered::TwiceCapacity => Loop::Open { rate: (capacity * 2.0).max(1.0) as u64 },
     };
-    load.run()
+    load(options, daemon.address, &request, case.connections, schedule)
+}
+
+fn load(
+    options: &Options,
+    address: SocketAddr,
+    request: &[u8],
+    connections: usize,
+    schedule: Loop,
+) -> io::Result<Tally> {
+    let duration = options.duration();
+    Load { address, request, connections, schedule, warm_up: WARM_UP, duration, keep_ids: false }.run()
 }
 
 /// Two thousand connections are more than the usual soft limit.
