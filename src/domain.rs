@@ -12,4 +12,7 @@ pub mod key;
 pub mod limits;
 pub mod outcome;
 pub mod page;
+pub mod policy;
+pub mod pool;
+pub mod rate;
 pub mod time;
