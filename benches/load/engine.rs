@@ -43,15 +43,22 @@ impl Tally {
         self.completed as f64 / self.measured.as_secs_f64().max(1e-9)
     }
 
-    pub fn record(&mut self, verdict: Verdict, took: Duration) {
+    pub fn count(&mut self, verdict: Verdict) {
         match verdict {
             Verdict::Done { warm } => {
                 self.completed += 1;
                 self.warm += u64::from(warm);
-                self.latency.saturating_record(took.as_nanos() as u64);
             }
             Verdict::Refused => self.refused += 1,
             Verdict::Failed => self.failed += 1,
+        }
+    }
+
+    /// One call, measured by itself.
+    pub fn record(&mut self, verdict: Verdict, took: Duration) {
+        self.count(verdict);
+        if matches!(verdict, Verdict::Done { .. }) {
+            self.latency.saturating_record(took.as_nanos() as u64);
         }
     }
 }
@@ -205,14 +212,17 @@ impl Run<'_> {
             self.tally.accepted.extend(job_id(&bytes[answer.body_from..answer.end]));
         }
         connection.filled = 0;
-        // An open loop counts what was due in the measured time, however late it came; a closed one what came.
-        let counts_at = match self.load.schedule {
+        let measured = |at: Instant| at >= self.from && at < self.until;
+        if measured(now) || !matches!(answer.verdict, Verdict::Done { .. }) {
+            self.tally.count(answer.verdict);
+        }
+        // Throughput is of what came in the measured time; an open loop's latency of what was due in it, however late it came.
+        let latency_of = match self.load.schedule {
             Loop::Closed => now,
             Loop::Open { .. } => due,
         };
-        let measured = counts_at >= self.from && counts_at < self.until;
-        if measured || !matches!(answer.verdict, Verdict::Done { .. }) {
-            self.tally.record(answer.verdict, now - due);
+        if measured(latency_of) && matches!(answer.verdict, Verdict::Done { .. }) {
+            self.tally.latency.saturating_record((now - due).as_nanos() as u64);
         }
         self.free.push_back(index);
         Ok(())

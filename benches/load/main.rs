@@ -8,6 +8,7 @@
 #![allow(clippy::disallowed_methods, reason = "a bench reads its machine and waits on its own thread")]
 
 mod answer;
+mod bare;
 mod cases;
 mod cold;
 mod control;

@@ -39,7 +39,10 @@ pub struct Row {
 
 impl Row {
     pub fn of(case: &str, goal: &'static str, tally: &Tally) -> Self {
-        let ms = |quantile: f64| Some(tally.latency.value_at_quantile(quantile) as f64 / 1e6);
+        let ms = |quantile: f64| {
+            let measured = !tally.latency.is_empty();
+            measured.then(|| tally.latency.value_at_quantile(quantile) as f64 / 1e6)
+        };
         Self {
             case: case.to_owned(),
             p50_ms: ms(0.50),

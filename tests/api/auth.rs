@@ -169,7 +169,7 @@ async fn wrong_keys_of_all_kinds_get_the_same_answer() {
     let daemon = Daemon::start().await;
     let mut long = daemon.key().to_owned();
     long.push('x');
-    let keys = ["short", &long, &daemon.key()[1..], &"y".repeat(7000)];
+    let keys = ["short", &long, &daemon.key()[1..], &"y".repeat(250)];
     let mut answers = Vec::new();
     for key in keys {
         answers.push(daemon.as_key(key).get("/functions").send().await.refused(401));

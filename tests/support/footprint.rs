@@ -136,6 +136,34 @@ impl Footprint {
     }
 }
 
+/// An instrument that sees nothing would pass every test.
+#[test]
+fn a_footprint_shows_what_is_there_and_not_what_is_not() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let footprint = Footprint {
+        cgroup_prefix: format!("faasd-test-{}-self", std::process::id()),
+        // Nobody's: beyond every range that a slot can have.
+        uid_first: 2_000_000_000,
+        home: home.path().to_owned(),
+    };
+    fs::create_dir(footprint.temp_dir()).expect("a directory");
+    assert_eq!(footprint.remains(), Vec::<String>::new());
+
+    let sleeper = std::process::Command::new("sleep")
+        .arg("60")
+        .env("FAASD_SANDBOX__CGROUP_PREFIX", &footprint.cgroup_prefix)
+        .spawn();
+    let mut sleeper = sleeper.expect("a process");
+    fs::write(footprint.temp_dir().join("left"), "x").expect("a file");
+    let _socket = std::os::unix::net::UnixListener::bind(home.path().join("socket")).expect("a socket");
+    let remains = footprint.remains().join("\n");
+    sleeper.kill().and_then(|()| sleeper.wait()).expect("it ends");
+    for what in ["process", "sleep 60", "temporary file", "socket"] {
+        assert!(remains.contains(what), "{what} is not seen:\n{remains}");
+    }
+    assert!(footprint.processes().is_empty(), "and its end is seen too");
+}
+
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
 }
