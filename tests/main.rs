@@ -1,3 +1,4 @@
 //! The integration tests, one binary, by what they prove.
 
 mod sandbox;
+mod shims;
