@@ -3,5 +3,6 @@
 
 pub mod compile;
 pub mod package;
+pub mod runner;
 pub mod shims;
 pub mod wire;

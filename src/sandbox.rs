@@ -17,3 +17,4 @@ pub mod seccomp;
 mod sys;
 
 pub use driver::LinuxSandboxes;
+pub use sys::inherited;

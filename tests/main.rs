@@ -8,4 +8,5 @@ mod house;
 mod isolation;
 mod runtimes;
 mod sandbox;
+mod shims;
 mod support;

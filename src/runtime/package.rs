@@ -21,6 +21,8 @@ pub use writer::{add_file, from_source};
 use crate::domain::function::Runtime;
 use crate::domain::limits::Limits;
 
+use reader::Checked;
+
 /// Why a package was refused. Each message is one sentence for the person who sent it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PackageError {
@@ -64,23 +66,22 @@ pub fn inspect(
     handler: Option<&str>,
     limits: &Limits,
 ) -> Result<Inspected, PackageError> {
-    let files = reader::check(&package, limits)?;
-    let names: Vec<&str> = files.files.iter().map(|file| file.name.as_str()).collect();
-    let not_at_root = match convention::find_entry_file(runtime, handler, &names) {
-        Ok(entry_file) => {
-            return Ok(Inspected { package, unpacked_bytes: files.bytes, entries: files.entries, entry_file });
+    let Checked { files, bytes: unpacked_bytes, entries } = reader::check(&package, limits)?;
+    let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
+    let (package, folder, entry_file) = match convention::find_entry_file(runtime, handler, &names) {
+        Ok(entry_file) => (package, String::new(), entry_file),
+        Err(not_at_top) => {
+            let Some(folder) = convention::single_top_folder(&names) else { return Err(not_at_top) };
+            let inner: Vec<&str> = names.iter().filter_map(|name| name.strip_prefix(&folder)).collect();
+            let entry_file = convention::find_entry_file(runtime, handler, &inner).map_err(|_| not_at_top)?;
+            (writer::without_folder(&package, &folder)?, folder, entry_file)
         }
-        Err(error) => error,
     };
-    let Some(folder) = convention::single_top_folder(&names) else { return Err(not_at_root) };
-    let inner: Vec<&str> = names.iter().filter_map(|name| name.strip_prefix(&folder)).collect();
-    let entry_file = convention::find_entry_file(runtime, handler, &inner).map_err(|_| not_at_root)?;
-    Ok(Inspected {
-        package: writer::without_folder(&package, &folder)?,
-        unpacked_bytes: files.bytes,
-        entries: files.entries,
-        entry_file,
-    })
+    let entry_path = format!("{folder}{}", entry_file.name());
+    if files.iter().any(|file| file.name == entry_path && file.bytes == 0) {
+        return Err(reader::invalid(format!("{} in the package is empty", entry_file.name())));
+    }
+    Ok(Inspected { package, unpacked_bytes, entries, entry_file })
 }
 
 #[cfg(test)]

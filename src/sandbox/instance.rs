@@ -250,6 +250,7 @@ impl Sandbox for LinuxSandbox {
         };
         let meta = Specialise {
             task_root: environment::TASK_ROOT.to_owned(),
+            runtime: version.runtime,
             handler: version.handler.clone(),
             env: environment::of(version),
             function_name: version.function_name.to_string(),

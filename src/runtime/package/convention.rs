@@ -20,6 +20,14 @@ pub enum EntryFile {
     Source(String),
 }
 
+impl EntryFile {
+    pub fn name(&self) -> &str {
+        match self {
+            EntryFile::Ready(name) | EntryFile::Source(name) => name,
+        }
+    }
+}
+
 /// The entry file of a package with these files, or a sentence that lists what was looked for.
 pub(super) fn find_entry_file(
     runtime: Runtime,

@@ -38,6 +38,7 @@ const S_IFLNK: u32 = 0o120_000;
 pub(super) struct File {
     /// Relative, normalised, UTF-8.
     pub name: String,
+    pub bytes: u64,
 }
 
 pub(super) struct Checked {
@@ -113,9 +114,9 @@ pub(super) fn invalid(message: impl Into<String>) -> PackageError {
 pub(super) fn check(package: &[u8], limits: &Limits) -> Result<Checked, PackageError> {
     let mut files = Vec::new();
     let visited = visit(package, limits, |entry, contents| {
-        std::io::copy(contents, &mut std::io::sink()).map_err(ReadFailure::Package)?;
+        let bytes = std::io::copy(contents, &mut std::io::sink()).map_err(ReadFailure::Package)?;
         if !entry.directory {
-            files.push(File { name: entry.name.clone() });
+            files.push(File { name: entry.name.clone(), bytes });
         }
         Ok(())
     })?;
@@ -310,8 +311,8 @@ impl Budget {
             )));
         }
         if self.bomb {
-            return Err(invalid(format!(
-                "{} in the package inflates more than {RATIO_MAX}-fold, as only a bomb does",
+            return Err(too_large(format!(
+                "{} in the package unpacks to more than {RATIO_MAX} times its size, as only a bomb does",
                 shown(name)
             )));
         }

@@ -119,7 +119,8 @@ fn a_bomb_is_refused_while_it_inflates() {
     }
     let package: Bytes = writer.finish().unwrap().into_inner().into();
     assert!(package.len() < 2 << 20);
-    assert_refused(package, "bomb");
+    let Err(PackageError::TooLarge(message)) = python(package) else { panic!("accepted") };
+    assert!(message.contains("bomb"), "{message}");
 }
 
 #[test]
@@ -200,7 +201,9 @@ fn a_folder_around_everything_is_taken_off() {
     assert_eq!(std::fs::read(dir.path().join("main.py")).unwrap(), b"code");
     assert!(dir.path().join("lib/a.py").exists());
     assert!(!dir.path().join("__MACOSX").exists());
-    assert_refused(zip(&[("a/main.py", b""), ("b/x", b"")]), "main.py");
+    assert_refused(zip(&[("a/main.py", b"x"), ("b/x", b"")]), "main.py");
+    assert_refused(zip(&[("a/main.py", b"")]), "main.py in the package is empty");
+    assert_refused(zip(&[("main.py", b"")]), "main.py in the package is empty");
 }
 
 #[test]
