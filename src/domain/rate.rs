@@ -2,14 +2,20 @@
 
 use std::time::Duration;
 
-/// One caller's bucket. Holds fractions of a token, so that a slow rate is exact.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// One caller's bucket. Counts in whole parts of a token, so that nothing is lost to rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenBucket {
-    rate: f64,
-    burst: f64,
-    tokens: f64,
+    /// Parts a nanosecond.
+    rate: u128,
+    /// Parts.
+    burst: u128,
+    parts: u128,
     filled_at: Duration,
 }
+
+/// Parts of a token: what one a second brings in an hour's nanoseconds, so that one an hour is a part a nanosecond.
+const TOKEN: u128 = 3_600 * 1_000_000_000;
+const PER_SECOND: u128 = 3_600;
 
 /// A token was there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,42 +35,40 @@ pub struct Denied {
     pub reset: Duration,
 }
 
-/// A rate of 0 would never give a token back; it counts as one in this many seconds.
-const SLOWEST_S: f64 = 3600.0;
-
 impl TokenBucket {
-    /// A full bucket. `rate` is tokens a second; `burst` the most it holds, at least one.
+    /// A full bucket. `rate` is tokens a second, 0 counts as one an hour; `burst` the most it holds, at least one.
     pub fn new(rate: u32, burst: u32, now: Duration) -> Self {
-        let burst = f64::from(burst.max(1));
-        let rate = if rate == 0 { 1.0 / SLOWEST_S } else { f64::from(rate) };
-        Self { rate, burst, tokens: burst, filled_at: now }
+        let burst = u128::from(burst.max(1)) * TOKEN;
+        let rate = (u128::from(rate) * PER_SECOND).max(1);
+        Self { rate, burst, parts: burst, filled_at: now }
     }
 
     /// Takes one token. `now` is monotonic time.
     pub fn take(&mut self, now: Duration) -> Result<Granted, Denied> {
-        self.fill(now);
-        if self.tokens >= 1.0 {
-            self.tokens -= 1.0;
-            return Ok(Granted { remaining: self.tokens as u32, reset: self.until(self.burst) });
+        self.parts = self.parts_at(now);
+        self.filled_at = self.filled_at.max(now);
+        if self.parts >= TOKEN {
+            self.parts -= TOKEN;
+            // At most `burst`, which came as a u32.
+            return Ok(Granted { remaining: (self.parts / TOKEN) as u32, reset: self.until(self.burst) });
         }
-        Err(Denied { retry_after: self.until(1.0), reset: self.until(self.burst) })
+        Err(Denied { retry_after: self.until(TOKEN), reset: self.until(self.burst) })
     }
 
     /// Whether it holds all it can: such a bucket may be forgotten and made anew.
     pub fn is_full(&self, now: Duration) -> bool {
-        self.tokens + self.rate * now.saturating_sub(self.filled_at).as_secs_f64() >= self.burst
+        self.parts_at(now) == self.burst
     }
 
-    fn fill(&mut self, now: Duration) {
-        let passed = now.saturating_sub(self.filled_at).as_secs_f64();
-        self.tokens = (self.tokens + self.rate * passed).min(self.burst);
-        self.filled_at = self.filled_at.max(now);
+    fn parts_at(&self, now: Duration) -> u128 {
+        let passed = now.saturating_sub(self.filled_at).as_nanos();
+        self.parts.saturating_add(self.rate.saturating_mul(passed)).min(self.burst)
     }
 
-    /// Rounded up to a microsecond, so that whoever waits that long finds what was promised.
-    fn until(&self, tokens: f64) -> Duration {
-        let micros = ((tokens - self.tokens).max(0.0) / self.rate * 1e6).ceil();
-        Duration::from_micros(micros as u64)
+    /// Rounded up, so that whoever waits that long finds what was promised.
+    fn until(&self, parts: u128) -> Duration {
+        let nanos = parts.saturating_sub(self.parts).div_ceil(self.rate);
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 }
 
