@@ -12,7 +12,7 @@ mod group;
 mod layout;
 
 pub use group::{Group, Limits, Readings};
-pub use layout::{Controller, Layout, sweep};
+pub use layout::{Controller, Layout, remove_parents, sweep};
 
 use std::io;
 use std::path::PathBuf;

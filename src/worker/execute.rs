@@ -119,14 +119,16 @@ impl Worker {
             Stop::Cancelled(Why::Draining) => DRAIN_GRACE.min(self.grace),
             _ => self.grace,
         };
-        let report = async {
-            tokio::select! {
-                biased;
-                report = &mut call => Some(report),
-                () = tokio::time::sleep(grace + REPORT_GRACE) => None,
-            }
+        let ended = async {
+            sandbox.terminate(grace).await;
+            tokio::time::sleep(REPORT_GRACE).await;
         };
-        let ((), report) = tokio::join!(sandbox.terminate(grace), report);
+        // A function that answers within its grace has had its say: whoever returns the sandbox ends it then.
+        let report = tokio::select! {
+            biased;
+            report = &mut call => Some(report),
+            () = ended => None,
+        };
         (report, Some(stop))
     }
 

@@ -92,7 +92,9 @@ async fn a_call_that_makes_no_sense_is_refused() {
     let invalid_utf8 = daemon.request(Method::POST, "/run").header("content-type", "application/json");
     invalid_utf8.body(b"{\"name\":\"f\",\"inputData\":\"\xff\xfe\"}".to_vec()).send().await.refused(400);
     let deep = format!(r#"{{"name":"f","inputData":{}{}}}"#, "[".repeat(200_000), "]".repeat(200_000));
-    run(&deep).send().await.refused(400);
+    // Valid JSON, if only just: what the interpreter can't take is the call's failure, not the platform's.
+    let record = run(&deep).send().await.expect(200);
+    assert_eq!(record["errorType"], "FunctionError", "{record}");
     assert_eq!(daemon.result("f", &json!("fine")).await, "fine");
 }
 

@@ -26,8 +26,15 @@ async fn the_worker_and_its_pools_are_shown() {
     daemon.deploy_python("sleeper", "import time\ndef handler(event, context):\n    time.sleep(2)\n").await;
     let job = daemon.submit("sleeper", &json!({})).await;
     let running = daemon.wait_running(&job).await;
-    let workers = daemon.get("/workers").send().await.expect(200);
-    let workers = workers["items"].as_array().expect("items").clone();
+    // RUNNING begins with the search for a sandbox, so the call may not be in one yet.
+    let workers = loop {
+        let workers = daemon.get("/workers").send().await.expect(200);
+        let workers = workers["items"].as_array().expect("items").clone();
+        if workers[0]["active"] == 1 {
+            break workers;
+        }
+        assert_eq!(daemon.status(&job).await["status"], "RUNNING", "{workers:?}");
+    };
     assert_eq!(workers.len(), 1);
     let worker = &workers[0];
     assert_eq!(worker["id"], running["workerId"]);

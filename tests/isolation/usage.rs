@@ -38,10 +38,11 @@ async fn cpu_time_is_what_was_burnt() {
     assert!(idle < 100_000 && after < 50_000, "{idle} and {after} µs for none");
 }
 
-/// The processor is given in proportion to memory: with little of it, work takes longer and the record says that it was held back.
+/// Where the ceiling is in proportion to memory too, as on Lambda, work with little of it takes longer, and the record says that it was
+/// held back.
 #[tokio::test]
 async fn little_memory_is_little_processor() {
-    let daemon = Daemon::start().await;
+    let daemon = Daemon::with("SANDBOX__CPU_CEILING_MIN", 0).start().await;
     let source = "import time\ndef handler(event, context):\n    start = time.time()\n    end = time.process_time() + 0.4\n    \
                   while time.process_time() < end: pass\n    return time.time() - start\n";
     daemon.deploy_python_with("small", source, json!({ "memoryMb": 128 })).await;

@@ -80,12 +80,8 @@ impl Group {
         let mut directories: Vec<PathBuf> = layout.parents().iter().map(|parent| parent.join(name)).collect();
         directories.dedup();
         for directory in &directories {
-            match fs::create_dir(directory) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(CgroupError::new("make", directory)(error));
-                }
-                _ => {}
-            }
+            // The parents too: the launcher of an earlier run may have removed them after this run made them.
+            fs::create_dir_all(directory).map_err(CgroupError::new("make", directory))?;
         }
         let place = |controller: Controller| -> Option<(Kind, PathBuf)> {
             if layout.on_v2.contains(&controller) {

@@ -155,18 +155,23 @@ impl Layout {
     /// Removes the parents too, as far as they are empty.
     pub fn remove(&self) {
         self.sweep();
-        for parent in self.parents() {
-            let _ = fs::remove_dir(&parent);
-            if let Some(prefix) = parent.parent() {
-                let _ = fs::remove_dir(prefix);
-            }
-        }
+        remove_parents(&self.parents());
     }
 }
 
 /// Kills what is in the groups below `parents` and removes them; the parents stay. Returns how many went.
 pub fn sweep(parents: &[PathBuf]) -> usize {
     parents.iter().map(|parent| sweep_below(parent)).sum()
+}
+
+/// Removes parents, and the prefix above them, as far as they are empty.
+pub fn remove_parents(parents: &[PathBuf]) {
+    for parent in parents {
+        let _ = fs::remove_dir(parent);
+        if let Some(prefix) = parent.parent() {
+            let _ = fs::remove_dir(prefix);
+        }
+    }
 }
 
 /// How long to wait for killed processes to be gone.

@@ -270,6 +270,7 @@ impl Launcher {
     fn end_all(&mut self) {
         self.starting.clear();
         cgroup::sweep(&self.setup.cgroup_parents);
+        cgroup::remove_parents(&self.setup.cgroup_parents);
         // Without groups to find them by, their parent-death signal ends them.
     }
 }
