@@ -1,5 +1,6 @@
 //! The shims and the native runner by themselves, without a sandbox around them: a process with the daemon's end of the socket here.
 
+mod examples;
 mod nodejs;
 mod python;
 mod runner;
