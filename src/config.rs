@@ -2,6 +2,9 @@
 //!
 //! This file is the tree and its defaults. Units are in the names: `_ms`, `_s`, `_bytes`, `_mb`.
 
+pub mod load;
+mod validate;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -244,13 +247,15 @@ pub struct Retention {
     pub logs_s: u64,
     /// Records kept at most, oldest dropped first.
     pub records_max: u64,
+    /// Size of the store's database; the oldest records are dropped at nine tenths of it, and writes refused at it.
+    pub store_bytes_max: u64,
     /// How often what is over is cleared away.
     pub sweep_s: u64,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { results_s: 3600, logs_s: 30 * 24 * 3600, records_max: 5_000_000, sweep_s: 60 }
+        Self { results_s: 3600, logs_s: 30 * 24 * 3600, records_max: 5_000_000, store_bytes_max: 10 << 30, sweep_s: 60 }
     }
 }
 

@@ -44,6 +44,8 @@ pub enum Lookup {
 /// Which records a listing wants; every field narrows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordQuery {
+    /// This one alone: its log outlives its result.
+    pub invocation: Option<InvocationId>,
     pub owner: Option<Owner>,
     pub function: Option<FunctionId>,
     pub status: Option<Status>,

@@ -18,7 +18,7 @@ fn every_example_that_needs_no_compiler_greets() {
         let mut rig = Rig::loaded(runtime, &[(file, &source)]);
         for call in [1, 2] {
             let value = rig.call(r#"{"name": "Ada"}"#).value();
-            assert_eq!((&value["message"], &value["call"]), (&json!("Hello, Ada!"), &json!(call)), "{runtime}");
+            assert_eq!((&value["message"], &value["call"]), (&json!("grüß dich, Ada!"), &json!(call)), "{runtime}");
         }
     }
 }
@@ -35,6 +35,6 @@ fn the_cpp_example_compiles_and_greets() {
     let mut built = Rig::start(Runtime::Cpp, &[]);
     fs::copy(rig.output().join("main"), built.task().join("main")).unwrap();
     assert_eq!(built.specialise(None), None);
-    assert_eq!(built.call(r#"{"name": "A\"da"}"#).value()["message"], "Hello, A\"da!");
-    assert_eq!(built.call("{}").value()["message"], "Hello, world!");
+    assert_eq!(built.call(r#"{"name": "A\"da"}"#).value()["message"], "grüß dich, A\"da!");
+    assert_eq!(built.call("{}").value()["message"], "grüß dich, world!");
 }

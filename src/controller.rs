@@ -1,0 +1,238 @@
+//! The controller: the HTTP API, who may use it, and the way from a request to an invocation and back.
+//!
+//! ```text
+//! serve → api::{run, functions, …} → {auth, rate, lookup} → dispatch → Executor      (synchronous)
+//!                                                         → accept   → JobQueue      (asynchronous)
+//! ```
+//!
+//! It knows ports only. What it holds in memory is a cache or a view of calls in flight: all can be lost.
+
+pub mod accept;
+pub mod api;
+pub mod auth;
+pub mod body;
+pub mod deploy;
+pub mod dispatch;
+pub mod error;
+pub mod feed;
+pub mod feeds;
+pub mod fleet;
+pub mod follow;
+pub mod gate;
+pub mod idempotency;
+pub mod ids;
+pub mod lookup;
+pub mod metrics;
+pub mod packages;
+pub mod rate;
+pub mod serve;
+pub mod spec;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
+
+use crate::config::Config;
+use crate::domain::ids::{InvocationId, WorkerId};
+use crate::domain::time::Timestamp;
+use crate::ports::artifacts::ArtifactStore;
+use crate::ports::bus::{Bus, News, Subscription};
+use crate::ports::clock::Clock;
+use crate::ports::executor::{Builder, Executor};
+use crate::ports::invocations::InvocationStore;
+use crate::ports::keys::KeyStore;
+use crate::ports::queue::{DeadLetters, JobQueue};
+use crate::ports::registry::Registry;
+use crate::ports::sandbox::LogSink;
+
+use self::auth::Keys;
+use self::error::{ApiError, Code};
+use self::feeds::Feeds;
+use self::fleet::Fleet;
+use self::gate::Gate;
+use self::lookup::Functions;
+use self::metrics::Metrics;
+use self::packages::Packages;
+use self::rate::RateLimiter;
+
+pub use self::api::router;
+pub use self::serve::serve;
+
+/// Uploads read into memory at once; the next waits for one to end.
+const UPLOADS_AT_ONCE: usize = 4;
+
+/// All that a controller needs of the world.
+pub struct ControllerPorts {
+    pub registry: Arc<dyn Registry>,
+    pub invocations: Arc<dyn InvocationStore>,
+    pub queue: Arc<dyn JobQueue>,
+    pub dead_letters: Arc<dyn DeadLetters>,
+    pub artifacts: Arc<dyn ArtifactStore>,
+    pub keys: Arc<dyn KeyStore>,
+    pub bus: Arc<dyn Bus>,
+    pub clock: Arc<dyn Clock>,
+    pub executor: Arc<dyn Executor>,
+    pub builder: Arc<dyn Builder>,
+    pub packages: Arc<dyn Packages>,
+}
+
+pub struct Controller {
+    config: Arc<Config>,
+    functions: Functions,
+    keys: Keys,
+    invocations: Arc<dyn InvocationStore>,
+    queue: Arc<dyn JobQueue>,
+    dead_letters: Arc<dyn DeadLetters>,
+    artifacts: Arc<dyn ArtifactStore>,
+    bus: Arc<dyn Bus>,
+    clock: Arc<dyn Clock>,
+    executor: Arc<dyn Executor>,
+    builder: Arc<dyn Builder>,
+    packages: Arc<dyn Packages>,
+    limiter: Option<RateLimiter>,
+    feeds: Feeds,
+    fleet: Fleet,
+    calls: Arc<Gate>,
+    /// Steps that must not stop half-way because their client hung up.
+    steps: Arc<Gate>,
+    uploads: Arc<Semaphore>,
+    metrics: Metrics,
+    prometheus: prometheus::Registry,
+    /// The worker of this process.
+    worker_id: WorkerId,
+    started: Duration,
+    draining: AtomicBool,
+    listener: OnceLock<AbortHandle>,
+}
+
+impl Controller {
+    /// Starts listening to the bus: call it inside a runtime. The listener ends with the controller.
+    pub fn new(ports: ControllerPorts, config: Arc<Config>, prometheus: prometheus::Registry) -> Arc<Self> {
+        let subscription = ports.bus.subscribe();
+        let controller = Arc::new(Self {
+            functions: Functions::new(ports.registry),
+            keys: Keys::new(ports.keys),
+            invocations: ports.invocations,
+            queue: ports.queue,
+            dead_letters: ports.dead_letters,
+            artifacts: ports.artifacts,
+            bus: ports.bus,
+            worker_id: ports.executor.view().id,
+            executor: ports.executor,
+            builder: ports.builder,
+            packages: ports.packages,
+            limiter: RateLimiter::new(&config.rate_limit),
+            feeds: Feeds::default(),
+            fleet: Fleet::default(),
+            calls: Arc::default(),
+            steps: Arc::default(),
+            uploads: Arc::new(Semaphore::new(UPLOADS_AT_ONCE)),
+            metrics: Metrics::new(&prometheus),
+            prometheus,
+            started: ports.clock.monotonic(),
+            clock: ports.clock,
+            draining: AtomicBool::new(false),
+            listener: OnceLock::new(),
+            config,
+        });
+        let task = tokio::spawn(listen(Arc::downgrade(&controller), subscription));
+        // Set once, here; the task is aborted when the controller is dropped.
+        let _ = controller.listener.set(task.abort_handle());
+        controller
+    }
+
+    /// From now on `/run` answers 503 and `/ready` says so.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Synchronous calls in flight.
+    pub fn calls_running(&self) -> usize {
+        self.calls.inside()
+    }
+
+    /// Runs `step` to its end even if the client hangs up meanwhile; shutdown waits for it.
+    async fn to_the_end<T: Send + 'static>(
+        &self,
+        step: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let pass = self.steps.enter(usize::MAX);
+        let task = tokio::spawn(async move {
+            let _pass = pass;
+            step.await
+        });
+        task.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a step of a request failed");
+            Err(ApiError::new(Code::InternalError, "something went wrong here; the log has the request's id"))
+        })
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn hear(&self, news: News) {
+        match news {
+            News::FunctionChanged(id) => self.functions.forget(id),
+            News::KeyRevoked(id) => self.keys.forget(id),
+            News::Finished(id) => {
+                if let Some(feed) = self.feeds.get(id).filter(|feed| feed.running().is_none()) {
+                    feed.nudge();
+                    self.feeds.retire(id, self.clock.monotonic());
+                }
+            }
+            News::Cancel(id) => {
+                self.executor.cancel(id);
+            }
+        }
+    }
+
+    fn hear_nothing_reliable(&self) {
+        self.functions.forget_all();
+        self.keys.forget_all();
+        self.feeds.nudge_all();
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        if let Some(listener) = self.listener.get() {
+            listener.abort();
+        }
+    }
+}
+
+async fn listen(controller: Weak<Controller>, mut subscription: Box<dyn Subscription>) {
+    loop {
+        let news = subscription.next().await;
+        let Some(controller) = controller.upgrade() else { return };
+        match news {
+            Some(news) => controller.hear(news),
+            None => controller.hear_nothing_reliable(),
+        }
+    }
+}
+
+/// Where a worker of this process finds who listens to an asynchronous invocation that it starts.
+pub trait LogSinks: Send + Sync + 'static {
+    /// Called as an attempt begins. `None`: nobody can listen now, print for the record only.
+    fn sink_for(&self, id: InvocationId, attempt: u32) -> Option<Arc<dyn LogSink>>;
+}
+
+impl LogSinks for Controller {
+    fn sink_for(&self, id: InvocationId, attempt: u32) -> Option<Arc<dyn LogSink>> {
+        let feed = self.feeds.open(id)?;
+        feed.started(attempt);
+        Some(feed)
+    }
+}

@@ -1,0 +1,115 @@
+//! What an operator and a probe ask: who are you, are you well, what are you doing.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{ConnectInfo, State};
+use axum::response::Response;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Extensions, StatusCode};
+use prometheus::TextEncoder;
+use serde_json::{Map, Value, json};
+use subtle::ConstantTimeEq;
+
+use crate::controller::Controller;
+use crate::controller::auth::{Caller, bearer};
+use crate::controller::error::{ApiError, Code};
+use crate::domain::key::Scope;
+use crate::domain::outcome::Status;
+use crate::ports::executor::WorkerState;
+
+use super::{Answer, Shared, ok};
+
+/// A dependency that has not answered by then is down.
+const PROBE_FOR: Duration = Duration::from_secs(2);
+/// Functions are counted no further.
+const COUNT_MAX: u64 = 100_000;
+
+pub async fn root() -> Answer {
+    ok(&json!({
+        "name": "faasd",
+        "version": env!("CARGO_PKG_VERSION"),
+        "links": { "health": "/health", "ready": "/ready", "functions": "/functions", "run": "/run", "metrics": "/metrics" },
+    }))
+}
+
+pub async fn health() -> Answer {
+    ok(&json!({ "status": "ok" }))
+}
+
+/// 503 when something that calls need is down.
+pub async fn ready(State(controller): Shared) -> Answer {
+    let store = probe(&controller, async { controller.keys.store().list().await.map(drop) }).await;
+    let queue = probe(&controller, async { controller.queue.backlog().await.map(drop) }).await;
+    let view = controller.executor.view();
+    let up = view.state == WorkerState::Active && view.capacity > 0;
+    let executor = json!({ "status": if up { "up" } else { "down" }, "latency_ms": 0.0, "capacity": view.capacity });
+    let draining = controller.is_draining();
+    let all = store.0 && queue.0 && up && !draining;
+    let body = json!({
+        "status": if all { "ready" } else if draining { "draining" } else { "unready" },
+        "dependencies": { "store": store.1, "queue": queue.1, "executor": executor },
+    });
+    super::json(if all { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)
+}
+
+async fn probe<E: std::fmt::Display>(
+    controller: &Controller,
+    ask: impl Future<Output = Result<(), E>>,
+) -> (bool, Value) {
+    let began = controller.clock.monotonic();
+    let answer = tokio::time::timeout(PROBE_FOR, ask).await;
+    let latency_ms = controller.clock.monotonic().saturating_sub(began).as_secs_f64() * 1000.0;
+    let up = matches!(answer, Ok(Ok(())));
+    if let Ok(Err(error)) = answer {
+        tracing::warn!(%error, "a dependency does not answer its probe");
+    }
+    (up, json!({ "status": if up { "up" } else { "down" }, "latency_ms": latency_ms }))
+}
+
+pub async fn status(State(controller): Shared, caller: Caller) -> Answer {
+    caller.require(Scope::Admin)?;
+    let backlog = controller.queue.backlog().await?;
+    let functions = controller.count_functions(None, COUNT_MAX).await?;
+    let mut invocations: Map<String, Value> = Status::ALL
+        .into_iter()
+        .filter(|status| status.is_final())
+        .map(|status| (status.as_str().to_owned(), controller.metrics.finished(status).into()))
+        .collect();
+    invocations.insert("RUNNING".to_owned(), controller.calls_running().into());
+    ok(&json!({
+        "name": "faasd",
+        "version": env!("CARGO_PKG_VERSION"),
+        "role": controller.config.role,
+        "uptimeMs": (controller.clock.monotonic().saturating_sub(controller.started)).as_millis() as u64,
+        "draining": controller.is_draining(),
+        "workers": controller.workers(),
+        "queue": backlog,
+        "functions": functions,
+        "invocations": invocations,
+        "asyncAccepted": controller.metrics.async_accepted.get(),
+    }))
+}
+
+/// Prometheus text. Open to loopback; from elsewhere with the scrape token or a key.
+pub async fn metrics(State(controller): Shared, headers: HeaderMap, extensions: Extensions) -> Answer {
+    let loopback =
+        extensions.get::<ConnectInfo<SocketAddr>>().is_some_and(|peer| peer.0.ip().to_canonical().is_loopback());
+    if !loopback && !carries_token(&controller, &headers) {
+        controller.keys.authenticate(&headers, controller.clock.monotonic()).await?;
+    }
+    controller.metrics.sync_inflight.set(controller.calls_running() as i64);
+    let text = TextEncoder::new().encode_to_string(&controller.prometheus.gather()).map_err(|error| {
+        tracing::error!(%error, "the metrics could not be written");
+        ApiError::new(Code::InternalError, "the metrics could not be written; the log says why")
+    })?;
+    let mut response = Response::new(Body::from(text));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+    Ok(response)
+}
+
+fn carries_token(controller: &Controller, headers: &HeaderMap) -> bool {
+    let token = controller.config.http.metrics_token.as_bytes();
+    !token.is_empty() && bearer(headers).is_some_and(|sent| sent.ct_eq(token).into())
+}
