@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod controller;
 pub mod domain;
+pub mod node;
 pub mod ports;
 pub mod runtime;
 pub mod sandbox;

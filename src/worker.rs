@@ -26,7 +26,7 @@ mod verdict;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -43,7 +43,9 @@ use crate::domain::pool::{Event, Pool};
 use crate::ports::artifacts::ArtifactStore;
 use crate::ports::bus::{Bus, News};
 use crate::ports::clock::Clock;
-use crate::ports::executor::{BuildError, Builder, ExecuteError, Executor, PoolView, WorkerState, WorkerView};
+use crate::ports::executor::{
+    BuildError, Builder, ExecuteError, Executor, LogSinks, PoolView, WorkerState, WorkerView,
+};
 use crate::ports::invocations::InvocationStore;
 use crate::ports::queue::JobQueue;
 use crate::ports::registry::Registry;
@@ -111,6 +113,7 @@ pub struct Worker {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     calls: Calls,
+    listeners: OnceLock<Weak<dyn LogSinks>>,
     builds: Semaphore,
     retry: Retry,
     grace: Duration,
@@ -155,12 +158,23 @@ impl Worker {
             clock,
             metrics,
             calls: Calls::default(),
+            listeners: OnceLock::new(),
             builds: Semaphore::new(BUILDS_MAX),
             retry,
             phase: watch::Sender::new(Phase::Active),
             polling: Tasks::default(),
             background: Tasks::default(),
         }))
+    }
+
+    /// Tells who wants to hear what asynchronous invocations print. Once, before [`Worker::start`].
+    pub fn listen(&self, listeners: Weak<dyn LogSinks>) {
+        // A second call would change nothing.
+        let _ = self.listeners.set(listeners);
+    }
+
+    fn sink_for(&self, id: InvocationId, attempt: u32) -> Option<Arc<dyn LogSink>> {
+        self.listeners.get()?.upgrade()?.sink_for(id, attempt)
     }
 
     /// Begins to poll the queue, keep sandboxes ready and hear cancellations. Must run inside a tokio runtime; once.

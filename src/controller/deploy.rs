@@ -204,7 +204,9 @@ impl Controller {
     async fn store_code(&self, runtime: Runtime, handler: Option<&str>, code: Upload) -> Result<Stored, ApiError> {
         let package = match check_form(runtime, &code)? {
             Form::Archive => code.bytes,
-            _ => self.packages.wrap_source(runtime, code.file_name.as_deref(), &code.bytes),
+            _ => {
+                self.packages.wrap_source(runtime, handler, code.file_name.as_deref(), &code.bytes).map_err(refused)?
+            }
         };
         if package.len() as u64 > self.config.limits.zip_bytes {
             return Err(ApiError::too_large("the code", self.config.limits.zip_bytes));
@@ -235,8 +237,7 @@ impl Controller {
             tokio::task::spawn_blocking(move || packages.inspect(package, runtime, handler.as_deref(), &limits));
         match inspecting.await {
             Ok(Ok(inspected)) => Ok(inspected),
-            Ok(Err(PackageError::TooLarge(sentence))) => Err(ApiError::new(Code::PayloadTooLarge, sentence)),
-            Ok(Err(PackageError::Invalid(sentence))) => Err(ApiError::new(Code::InvalidPackage, sentence)),
+            Ok(Err(error)) => Err(refused(error)),
             Err(error) => {
                 tracing::error!(%error, "a package could not be inspected");
                 Err(ApiError::new(Code::InvalidPackage, "the archive could not be read; pack it again"))
@@ -263,5 +264,12 @@ fn check_form(runtime: Runtime, code: &Upload) -> Result<Form, ApiError> {
             invalid("this is neither a zip archive nor a source file in UTF-8")
         }
         form => Ok(form),
+    }
+}
+
+fn refused(error: PackageError) -> ApiError {
+    match error {
+        PackageError::TooLarge(sentence) => ApiError::new(Code::PayloadTooLarge, sentence),
+        PackageError::Invalid(sentence) => ApiError::new(Code::InvalidPackage, sentence),
     }
 }

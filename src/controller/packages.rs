@@ -35,7 +35,13 @@ pub trait Packages: Send + Sync + 'static {
     ) -> Result<Inspected, PackageError>;
 
     /// An archive that holds this one source file under the name its runtime looks for.
-    fn wrap_source(&self, runtime: Runtime, file_name: Option<&str>, source: &[u8]) -> Bytes;
+    fn wrap_source(
+        &self,
+        runtime: Runtime,
+        handler: Option<&str>,
+        file_name: Option<&str>,
+        source: &[u8],
+    ) -> Result<Bytes, PackageError>;
 }
 
 /// Whether the bytes claim to be an archive; all else is a source file.

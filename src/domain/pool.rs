@@ -24,9 +24,11 @@ mod idle;
 #[cfg(test)]
 mod model;
 mod room;
+mod serve;
 mod slab;
 #[cfg(test)]
 mod tests;
+mod waiters;
 mod words;
 
 use std::collections::{BTreeSet, HashMap};
@@ -258,81 +260,6 @@ impl Pool {
         all
     }
 
-    fn checkout(&mut self, waiter: WaiterId, version: &Arc<Version>, now: Duration, out: &mut Vec<Action>) {
-        if self.draining {
-            return out.push(Action::Refuse { waiter, reason: Refusal::Draining });
-        }
-        let key = version.key();
-        let known = self.by_key.get(&key).copied();
-        if let Some(slot) = known
-            && self.taken.active < self.settings.concurrency_max
-            && let Some(sandbox) = self.versions[slot].idle.back()
-        {
-            // Nobody else waits for this one: with a call to spare, whoever could be served has been.
-            return self.assign(sandbox, slot, waiter, StartType::Warm, out);
-        }
-        if self.waiters.len() >= self.settings.waiters_max {
-            return out.push(Action::Refuse { waiter, reason: Refusal::WaitersFull });
-        }
-        if u64::from(version.memory_mb) > self.settings.memory_budget_mb {
-            return out.push(Action::Refuse { waiter, reason: Refusal::TooLarge });
-        }
-        let slot = known.unwrap_or_else(|| self.add_version(key, version));
-        self.join(waiter, slot);
-        self.reindex(slot);
-        self.grow(now, out);
-        // With none ordered for it, it counts on one whose own waiter is gone.
-        if let Some(&at) = self.by_key.get(&key) {
-            let version = &mut self.versions[at];
-            if version.counting_on + 1 == version.waiters.len() && version.counting_on < version.coming {
-                version.counting_on += 1;
-            }
-        }
-    }
-
-    fn add_version(&mut self, key: VersionKey, version: &Arc<Version>) -> Slot {
-        let slot = self.versions.insert(VersionPool {
-            version: version.clone(),
-            idle: Chain::new(),
-            waiters: Chain::new(),
-            coming: 0,
-            busy: 0,
-            counting_on: 0,
-            retired: false,
-            servable_at: None,
-            wanting_at: None,
-        });
-        self.by_key.insert(key, slot);
-        slot
-    }
-
-    fn join(&mut self, id: WaiterId, version: Slot) {
-        let seq = self.next_seq;
-        self.next_seq += 1;
-        let slot = self.waiters.insert(Waiter { id, seq, version, link: Link::default() });
-        self.by_waiter.insert(id, slot);
-        self.versions[version].waiters.push_back(&mut self.waiters, |w| &mut w.link, slot);
-    }
-
-    /// Takes a waiter out of its queue.
-    fn leave(&mut self, slot: Slot) -> Option<Waiter> {
-        let version = self.waiters[slot].version;
-        self.versions[version].waiters.unlink(&mut self.waiters, |w| &mut w.link, slot);
-        let waiter = self.waiters.remove(slot)?;
-        self.by_waiter.remove(&waiter.id);
-        Some(waiter)
-    }
-
-    fn cancel(&mut self, id: WaiterId, now: Duration, out: &mut Vec<Action>) {
-        let Some(&slot) = self.by_waiter.get(&id) else { return };
-        let Some(waiter) = self.leave(slot) else { return };
-        let version = &mut self.versions[waiter.version];
-        version.counting_on = version.counting_on.min(version.waiters.len());
-        self.trim(waiter.version, out);
-        self.reindex(waiter.version);
-        self.grow(now, out);
-    }
-
     fn checkin(&mut self, id: SandboxId, reusable: bool, now: Duration, out: &mut Vec<Action>) {
         let Some(&slot) = self.by_id.get(&id) else { return };
         let State::Busy { version } = self.sandboxes[slot].state else { return };
@@ -399,66 +326,6 @@ impl Pool {
         }
     }
 
-    /// After a version's sandboxes changed: serve, end what is not wanted, create what is.
-    fn settle(&mut self, version: Slot, now: Duration, out: &mut Vec<Action>) {
-        self.place_in_line(version);
-        self.serve(out);
-        self.trim(version, out);
-        self.reindex(version);
-        self.grow(now, out);
-    }
-
-    /// Gives calls that may run to the oldest waiters that can be served.
-    fn serve(&mut self, out: &mut Vec<Action>) {
-        while self.taken.active < self.settings.concurrency_max {
-            let Some(&(_, version)) = self.servable.first() else { return };
-            let Some(front) = self.versions[version].waiters.front() else { return };
-            let Some(sandbox) = self.versions[version].idle.back() else { return };
-            let Some(waiter) = self.leave(front) else { return };
-            let pool = &mut self.versions[version];
-            let counted = pool.counting_on > 0;
-            pool.counting_on = pool.counting_on.saturating_sub(1);
-            let start_type = match self.sandboxes[sandbox].state {
-                State::Idle { fresh: Some(fresh), .. } => fresh,
-                _ if counted => StartType::Stolen,
-                _ => StartType::Warm,
-            };
-            self.assign(sandbox, version, waiter.id, start_type, out);
-            self.place_in_line(version);
-        }
-    }
-
-    fn assign(&mut self, slot: Slot, version: Slot, waiter: WaiterId, start_type: StartType, out: &mut Vec<Action>) {
-        let was_frozen = self.take_idle(slot, version);
-        let sandbox = &mut self.sandboxes[slot];
-        sandbox.state = State::Busy { version };
-        self.versions[version].busy += 1;
-        self.taken.active += 1;
-        out.push(Action::Assign { waiter, sandbox: sandbox.id, start_type, was_frozen });
-    }
-
-    /// Brings a version's places in line up to date, and forgets it when nothing is left of it.
-    fn reindex(&mut self, slot: Slot) {
-        self.place_in_line(slot);
-        let version = &self.versions[slot];
-        if version.waiters.is_empty() && version.sandboxes() == 0 {
-            let key = version.version.key();
-            self.versions.remove(slot);
-            self.by_key.remove(&key);
-        }
-    }
-
-    /// Where a version stands in `servable` and `wanting`.
-    fn place_in_line(&mut self, slot: Slot) {
-        let most = self.settings.per_version_max.min(self.settings.concurrency_max);
-        let version = &mut self.versions[slot];
-        let oldest = version.waiters.front().map(|front| self.waiters[front].seq);
-        let (waiting, idle) = (version.waiters.len(), version.idle.len());
-        let wants = waiting > idle + version.coming && version.sandboxes() < most;
-        place(&mut self.servable, &mut version.servable_at, slot, oldest.filter(|_| idle > 0));
-        place(&mut self.wanting, &mut version.wanting_at, slot, oldest.filter(|_| wants));
-    }
-
     /// The sandbox's places in the limits become those of one that is ending. It must be in no chain any more.
     fn end(&mut self, slot: Slot, reason: EndReason, out: &mut Vec<Action>) {
         let sandbox = &mut self.sandboxes[slot];
@@ -475,18 +342,4 @@ impl Pool {
             self.taken.memory_mb -= sandbox.memory_mb;
         }
     }
-}
-
-/// Moves a version to `wanted` in an index, from where it is.
-fn place(index: &mut BTreeSet<(u64, Slot)>, at: &mut Option<u64>, slot: Slot, wanted: Option<u64>) {
-    if *at == wanted {
-        return;
-    }
-    if let Some(old) = *at {
-        index.remove(&(old, slot));
-    }
-    if let Some(new) = wanted {
-        index.insert((new, slot));
-    }
-    *at = wanted;
 }

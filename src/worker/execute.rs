@@ -15,7 +15,7 @@ use crate::ports::sandbox::{Ending, LogSink, Report, Sandbox, SandboxError};
 use super::Worker;
 use super::cancel::{Cancel, Why};
 use super::handle::Handle;
-use super::sandboxes::{CreationFailure, Lease, NoSandbox};
+use super::sandboxes::{Checkout, CreationFailure, NoSandbox};
 use super::verdict::{self, Stop, Verdict};
 
 /// What a refused caller is told to wait before it asks again.
@@ -45,9 +45,9 @@ impl Worker {
         let checked_out = self.sandboxes.check_out(&invocation.version, acquire_timeout, &entry.cancel).await;
         let waited = self.clock.monotonic().saturating_sub(begun);
         let (mut outcome, handle) = match checked_out {
-            Ok(lease) => {
-                let handle = lease.handle.clone();
-                let outcome = self.call(invocation, lease, waited, log.as_deref(), &entry.cancel).await?;
+            Ok(checkout) => {
+                let handle = checkout.handle.clone();
+                let outcome = self.call(invocation, checkout, waited, log.as_deref(), &entry.cancel).await?;
                 (outcome, Some(handle))
             }
             Err(no) => (self.without_sandbox(no, &invocation.version, acquire_timeout, waited)?, None),
@@ -69,20 +69,20 @@ impl Worker {
     async fn call(
         &self,
         invocation: &Invocation,
-        mut lease: Lease,
+        mut checkout: Checkout,
         waited: Duration,
         log: Option<&dyn LogSink>,
         cancel: &Cancel,
     ) -> Result<Outcome, ExecuteError> {
-        let start_type = lease.start_type;
-        if let Err(error) = lease.begin() {
-            lease.check_in(false);
+        let start_type = checkout.start_type;
+        if let Err(error) = checkout.begin() {
+            checkout.check_in(false);
             return Err(platform(&error));
         }
-        let handle = lease.handle.clone();
+        let handle = checkout.handle.clone();
         let (report, stop) = self.invoke(invocation, &*handle.sandbox, log, cancel).await;
         let Some(report) = report else {
-            lease.check_in(false);
+            checkout.check_in(false);
             let silent = verdict::of(
                 Ending::Violated("gave no account of the call".to_owned()),
                 stop,
@@ -94,7 +94,7 @@ impl Worker {
         if let Err(reason) = report.reusable {
             tracing::debug!(sandbox_id = %handle.id, reason, "sandbox not reusable");
         }
-        lease.check_in(report.reusable.is_ok() && stop.is_none());
+        checkout.check_in(report.reusable.is_ok() && stop.is_none());
         Ok(self.outcome(invocation, report, stop, start_type, acquire_times(&handle, start_type, waited)).await)
     }
 

@@ -10,7 +10,7 @@ use super::code_cache::CodeDir;
 use super::metrics::FunctionMetrics;
 
 /// The pool decides to freeze under its lock, but freezing happens outside of it. So the truth about whether a sandbox may
-/// be frozen, and is, lies here: `claim` and `freeze` exclude each other, and whichever comes second sees the first.
+/// be frozen, and is, lies here: `hold` and `freeze` exclude each other, and whichever comes second sees the first.
 pub(super) struct Handle {
     pub id: SandboxId,
     pub sandbox: Arc<dyn Sandbox>,
@@ -29,7 +29,7 @@ pub(super) struct Special {
 
 #[derive(Default)]
 struct Rest {
-    claimed: bool,
+    held: bool,
     frozen: bool,
 }
 
@@ -39,9 +39,9 @@ impl Handle {
     }
 
     /// From now on it is not frozen until released; thaws it if it is.
-    pub fn claim(&self) -> Result<(), SandboxError> {
+    pub fn hold(&self) -> Result<(), SandboxError> {
         let mut rest = self.lock();
-        rest.claimed = true;
+        rest.held = true;
         if rest.frozen {
             self.sandbox.thaw()?;
             rest.frozen = false;
@@ -50,13 +50,13 @@ impl Handle {
     }
 
     pub fn release(&self) {
-        self.lock().claimed = false;
+        self.lock().held = false;
     }
 
-    /// Freezes it unless somebody claimed it meanwhile.
+    /// Freezes it unless somebody held it meanwhile.
     pub fn freeze(&self) -> Result<(), SandboxError> {
         let mut rest = self.lock();
-        if !rest.claimed && !rest.frozen {
+        if !rest.held && !rest.frozen {
             self.sandbox.freeze()?;
             rest.frozen = true;
         }

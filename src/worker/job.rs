@@ -151,7 +151,8 @@ impl Worker {
         lease: &Lease,
         invocation: &Arc<Invocation>,
     ) -> Option<Result<Outcome, ExecuteError>> {
-        let mut call = std::pin::pin!(self.run_invocation(invocation, ACQUIRE_TIMEOUT, None));
+        let sink = self.sink_for(invocation.id, lease.attempt);
+        let mut call = std::pin::pin!(self.run_invocation(invocation, ACQUIRE_TIMEOUT, sink));
         let every = (lease.valid_for / 3).max(Duration::from_millis(10));
         loop {
             tokio::select! {

@@ -51,10 +51,10 @@ pub(super) enum NoSandbox {
     Failed(Box<CreationFailure>),
 }
 
-type Answer = Result<Lease, NoSandbox>;
+type Answer = Result<Checkout, NoSandbox>;
 
-/// The right to one sandbox for one call. Dropped without [`Lease::check_in`] it ends the sandbox, if it was used.
-pub(super) struct Lease {
+/// The right to one sandbox for one call. Dropped without [`Checkout::check_in`] it ends the sandbox, if it was used.
+pub(super) struct Checkout {
     sandboxes: Arc<Sandboxes>,
     pub handle: Arc<Handle>,
     pub start_type: StartType,
@@ -63,11 +63,11 @@ pub(super) struct Lease {
     returned: bool,
 }
 
-impl Lease {
-    /// Thaws; from now on a lease that is lost spoils its sandbox.
+impl Checkout {
+    /// Thaws; from now on a checkout that is lost spoils its sandbox.
     pub fn begin(&mut self) -> Result<(), SandboxError> {
         self.used = true;
-        self.handle.claim()
+        self.handle.hold()
     }
 
     pub fn check_in(mut self, reusable: bool) {
@@ -82,7 +82,7 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for Checkout {
     fn drop(&mut self) {
         self.give_back(!self.used);
     }
@@ -161,7 +161,9 @@ impl Sandboxes {
             _ => false,
         });
         let asked = match own.map(|at| actions.swap_remove(at)) {
-            Some(Action::Assign { sandbox, start_type, .. }) => Asked::Answered(self.lease(&core, sandbox, start_type)),
+            Some(Action::Assign { sandbox, start_type, .. }) => {
+                Asked::Answered(self.checkout(&core, sandbox, start_type))
+            }
             Some(Action::Refuse { reason, .. }) => Asked::Answered(Err(self.refusal(reason, None))),
             _ => {
                 let (sender, receiver) = oneshot::channel();
@@ -173,13 +175,13 @@ impl Sandboxes {
         asked
     }
 
-    fn lease(self: &Arc<Self>, core: &Core, sandbox: SandboxId, start_type: StartType) -> Answer {
+    fn checkout(self: &Arc<Self>, core: &Core, sandbox: SandboxId, start_type: StartType) -> Answer {
         let Some(handle) = core.handles.get(&sandbox).cloned() else {
             let cause = "it is not there".to_owned();
             let failure = CreationFailure::Sandbox(SandboxError::Failed { step: "assign", cause });
             return Err(NoSandbox::Failed(Box::new(failure)));
         };
-        Ok(Lease { sandboxes: self.clone(), handle, start_type, used: false, returned: false })
+        Ok(Checkout { sandboxes: self.clone(), handle, start_type, used: false, returned: false })
     }
 
     fn refusal(&self, reason: Refusal, failure: Option<&CreationFailure>) -> NoSandbox {
@@ -230,11 +232,11 @@ impl Sandboxes {
     fn deed(self: &Arc<Self>, core: &mut Core, action: Action, failure: Option<&CreationFailure>) -> Option<Deed> {
         Some(match action {
             Action::Assign { waiter, sandbox, start_type, .. } => {
-                let lease = self.lease(core, sandbox, start_type);
+                let checkout = self.checkout(core, sandbox, start_type);
                 match core.callers.remove(&waiter) {
-                    Some(caller) => Deed::Answer(caller, lease),
-                    // It gave up in this very moment: the lease goes back when the answer is dropped, without the lock.
-                    None => Deed::Answer(oneshot::channel().0, lease),
+                    Some(caller) => Deed::Answer(caller, checkout),
+                    // It gave up in this very moment: the checkout goes back when the answer is dropped, without the lock.
+                    None => Deed::Answer(oneshot::channel().0, checkout),
                 }
             }
             Action::Refuse { waiter, reason } => {
@@ -319,7 +321,7 @@ impl Sandboxes {
 
     async fn try_specialise(&self, handle: &Handle, version: &Arc<Version>) -> Result<(), CreationFailure> {
         let code = self.code.get(version.code).await.map_err(CreationFailure::Code)?;
-        handle.claim().map_err(CreationFailure::Sandbox)?;
+        handle.hold().map_err(CreationFailure::Sandbox)?;
         let what = Specialisation { version: version.clone(), code_dir: code.path(), init_timeout: self.init_timeout };
         let begun = self.clock.monotonic();
         let result = handle.sandbox.specialise(&what).await;
@@ -340,7 +342,7 @@ impl Sandboxes {
     async fn end(self: Arc<Self>, id: SandboxId, handle: Option<Arc<Handle>>) {
         if let Some(handle) = handle {
             // A frozen process can't be told to end everywhere; that it can't be thawed is no reason to keep it.
-            let _ = handle.claim();
+            let _ = handle.hold();
             handle.sandbox.terminate(Duration::ZERO).await;
         }
         self.apply(Event::Ended { sandbox: id });

@@ -1,8 +1,11 @@
 //! The embedded store as a world, and what is promised of it alone: its directory, its lock, its file.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,7 +13,8 @@ use std::time::Duration;
 use faasd::adapters::embedded::{Embedded, OpenError};
 use faasd::adapters::system_clock::SystemClock;
 use faasd::config::Config;
-use faasd::domain::ids::Digest;
+use faasd::domain::ids::{Digest, InvocationId};
+use faasd::domain::job::Job;
 use faasd::domain::outcome::Status;
 use faasd::domain::time::Timestamp;
 use faasd::ports::artifacts::ArtifactStore;
@@ -229,4 +233,60 @@ async fn the_file_stays_bounded() {
     assert!(fs::metadata(world.dir.path().join("faasd.db")).unwrap().len() <= 8 << 20);
     let kept = world.invocations().list(&RecordQuery { limit: 100, ..Default::default() }).await.unwrap();
     assert!((5..40).contains(&kept.items.len()), "{}", kept.items.len());
+}
+
+/// Set in the process that is to be killed: where its store is.
+const VICTIM: &str = "FAASD_TEST_VICTIM_DIR";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_accepted_outlives_kill_9() {
+    if let Ok(dir) = std::env::var(VICTIM) {
+        return accept_until_killed(Path::new(&dir)).await;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut victim = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "contract::embedded::what_was_accepted_outlives_kill_9", "--nocapture"])
+        .env(VICTIM, dir.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(victim.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut accepted: Vec<InvocationId> = Vec::new();
+    let mut note = |line: String| {
+        accepted.extend(line.strip_prefix("accepted ").and_then(|id| id.parse::<InvocationId>().ok()));
+        accepted.len()
+    };
+    while note(lines.next().unwrap()) < 300 {}
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    for line in lines {
+        note(line);
+    }
+
+    let store = open(dir.path()).unwrap();
+    let leases = store.queue.receive(usize::MAX, Duration::ZERO).await.unwrap();
+    let queued: BTreeSet<_> = leases.iter().map(|lease| lease.job.invocation).collect();
+    for id in accepted {
+        assert!(queued.contains(&id), "job {id} is lost");
+        assert!(matches!(store.invocations.get(id).await.unwrap(), Lookup::Found(_)), "record {id} is lost");
+    }
+}
+
+async fn accept_until_killed(dir: &Path) {
+    let store = Arc::new(open(dir).unwrap());
+    let mut senders = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let store = store.clone();
+        senders.spawn(async move {
+            loop {
+                let record = samples::queued("ann");
+                let job = Job { invocation: record.record.request_id, ..samples::job("ann") };
+                let id = job.invocation;
+                store.invocations.create(record, None).await.unwrap();
+                store.queue.send(job, Duration::ZERO).await.unwrap();
+                println!("accepted {id}");
+            }
+        });
+    }
+    senders.join_all().await;
 }

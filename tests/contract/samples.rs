@@ -40,7 +40,7 @@ pub fn version(function: &Function, number: u32) -> Version {
         function_name: function.name.clone(),
         description: format!("number {number}"),
         runtime: Runtime::Python,
-        handler: (number % 2 == 0).then(|| "main.handler".to_owned()),
+        handler: number.is_multiple_of(2).then(|| "main.handler".to_owned()),
         memory_mb: 128,
         timeout_ms: 30_000,
         env: BTreeMap::from([("TABLE".to_owned(), format!("t{number}"))]),

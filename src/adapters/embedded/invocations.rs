@@ -73,15 +73,16 @@ impl InvocationStore for Invocations {
     }
 
     async fn get(&self, id: InvocationId) -> Result<Lookup, StoreError> {
-        if let Some(pending) = self.store.pending(id) {
-            return Ok(Lookup::Found(pending));
-        }
+        // Asked first: what is written meanwhile is in the file then.
+        let pending = self.store.pending(id);
         let now = self.clock.now();
         let row = self.store.read(move |connection| RecordRow::by_id(connection, id)).await?;
-        Ok(match row {
-            None => Lookup::Unknown,
-            Some(row) if row.is_expired(now) => Lookup::Expired,
-            Some(row) => Lookup::Found(Arc::new(row.stored)),
+        Ok(match (row, pending) {
+            (Some(row), _) if row.is_expired(now) => Lookup::Expired,
+            (Some(row), Some(pending)) if row.gives_way_to(&pending) => Lookup::Found(pending),
+            (Some(row), _) => Lookup::Found(Arc::new(row.stored)),
+            (None, Some(pending)) => Lookup::Found(pending),
+            (None, None) => Lookup::Unknown,
         })
     }
 

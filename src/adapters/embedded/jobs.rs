@@ -51,7 +51,7 @@ enum State {
     Ready,
     Delayed,
     Leased { lease: u64, until: Duration, timer: u64 },
-    Settling { lease: u64, until: Duration },
+    Settling { lease: u64, until: Duration, timer: u64 },
 }
 
 /// A job handed out.
@@ -160,16 +160,16 @@ impl Jobs {
             return None;
         }
         self.timers.remove(&(until, timer, id));
-        entry.state = State::Settling { lease, until };
+        entry.state = State::Settling { lease, until, timer };
         Some(entry.attempts)
     }
 
     /// It could not be written: the lease goes on.
     pub fn unsettle(&mut self, id: InvocationId) {
         let Some(Entry { state, .. }) = self.entries.get_mut(&id) else { return };
-        if let State::Settling { lease, until } = *state {
-            *state = State::Leased { lease, until, timer: lease };
-            self.timers.insert((until, lease, id));
+        if let State::Settling { lease, until, timer } = *state {
+            *state = State::Leased { lease, until, timer };
+            self.timers.insert((until, timer, id));
         }
     }
 
@@ -187,6 +187,13 @@ impl Jobs {
             entry.attempts = attempts;
             self.leased -= 1;
             self.enqueue(id, due, now);
+        }
+    }
+
+    /// A lease that never reached its holder: as if it had not been.
+    pub fn take_back(&mut self, id: InvocationId, lease: u64, now: Duration) {
+        if let Some(attempts) = self.settle(id, lease, now) {
+            self.release(id, attempts.saturating_sub(1), now, now);
         }
     }
 
@@ -225,3 +232,6 @@ pub(super) fn load(connection: &Connection, clock: &dyn Clock) -> rusqlite::Resu
     }
     Ok(jobs)
 }
+
+#[cfg(test)]
+mod tests;

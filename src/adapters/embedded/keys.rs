@@ -11,7 +11,7 @@ use crate::domain::time::Timestamp;
 use crate::ports::StoreError;
 use crate::ports::keys::KeyStore;
 
-use super::errors::damaged;
+use super::errors::{damaged, stopped};
 use super::store::Store;
 
 /// Beyond it no key can be added.
@@ -46,7 +46,7 @@ impl Keys {
             }
             let _ = sender.send(committed);
         })?;
-        receiver.await.map_err(|_| super::errors::stopped())?
+        receiver.await.map_err(|_| stopped())?
     }
 }
 

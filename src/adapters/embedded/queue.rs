@@ -90,6 +90,14 @@ impl Queue {
         (leased, jobs.next_due())
     }
 
+    fn take_back(&self, leases: &[(InvocationId, u64)]) {
+        let now = self.clock.monotonic();
+        let mut jobs = locked(&self.shared.jobs);
+        for (id, lease) in leases {
+            jobs.take_back(*id, *lease, now);
+        }
+    }
+
     async fn deliver(&self, leased: Vec<Leased>) -> Result<Vec<Lease>, StoreError> {
         self.count_attempts(&leased)?;
         let absent: Vec<InvocationId> = leased.iter().filter(|one| one.job.is_none()).map(|one| one.id).collect();
@@ -210,7 +218,12 @@ impl JobQueue for Queue {
             arrived.as_mut().enable();
             let (leased, next_due) = self.take(max);
             if !leased.is_empty() {
-                return self.deliver(leased).await;
+                let names: Vec<_> = leased.iter().map(|one| (one.id, one.lease)).collect();
+                let delivered = self.deliver(leased).await;
+                if delivered.is_err() {
+                    self.take_back(&names);
+                }
+                return delivered;
             }
             let now = self.clock.monotonic();
             if now >= deadline || max == 0 {

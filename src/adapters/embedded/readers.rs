@@ -57,13 +57,31 @@ impl Readers {
         T: Send + 'static,
         R: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
+        self.submit(read)?.await.map_err(|_| stopped())?
+    }
+
+    /// The same for a thread that may block.
+    pub fn read_blocking<T, R>(&self, read: R) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        R: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.submit(read)?.blocking_recv().map_err(|_| stopped())?
+    }
+
+    fn submit<T, R>(&self, read: R) -> Result<oneshot::Receiver<Result<T, StoreError>>, StoreError>
+    where
+        T: Send + 'static,
+        R: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
         let (sender, receiver) = oneshot::channel();
         self.push(Box::new(move |connection| {
+            // Whoever asked may have gone away meanwhile.
             if !sender.is_closed() {
                 let _ = sender.send(connection.and_then(read));
             }
         }))?;
-        receiver.await.map_err(|_| stopped())?
+        Ok(receiver)
     }
 
     fn push(&self, read: Read) -> Result<(), StoreError> {

@@ -164,6 +164,16 @@ impl RecordRow {
         self.result_expires_at.is_some_and(|at| at <= now.as_millis() as i64)
     }
 
+    /// What [`UPSERT`] will decide when the other is written.
+    pub fn gives_way_to(&self, other: &StoredRecord) -> bool {
+        let record = &self.stored.record;
+        match record.status {
+            Status::Queued => true,
+            Status::Running => record.attempt <= other.record.attempt,
+            _ => false,
+        }
+    }
+
     /// Reads a row of [`COLUMNS`].
     pub fn read(row: &Row<'_>) -> Result<Self, StoreError> {
         let body = row.get_ref(8)?.as_blob().map_err(|error| damaged("read a record", error))?;

@@ -108,6 +108,15 @@ impl Store {
         self.readers.read(read).await
     }
 
+    /// The same for a thread that may block.
+    pub fn read_blocking<T, R>(&self, read: R) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        R: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.readers.read_blocking(read)
+    }
+
     pub fn close(&self) {
         self.inbox.close();
         self.readers.close();
@@ -117,5 +126,81 @@ impl Store {
     pub async fn closed(&self) {
         let mut writing = self.writing.clone();
         while writing.changed().await.is_ok() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn open(dir: &std::path::Path) -> Store {
+        let path = dir.join("faasd.db");
+        let connection = super::super::schema::open_writer(&path, 1 << 30).unwrap();
+        let lock = super::super::lock::lock(dir).unwrap();
+        let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+        Store::start(path, connection, &Config::default(), lock, 0, metrics).unwrap()
+    }
+
+    fn insert(connection: &Connection, n: u32) -> Result<(), StoreError> {
+        let sql = "INSERT INTO idempotency VALUES ('ann', x'00', ?1, x'00', x'00', 0)";
+        connection.prepare_cached(sql)?.execute([n.to_string()])?;
+        Ok(())
+    }
+
+    /// Keeps the writer busy until the sender is dropped, so that what is asked for meanwhile shares one commit.
+    fn hold(store: &Store) -> mpsc::Sender<()> {
+        let (sender, receiver) = mpsc::channel::<()>();
+        let receiver = std::sync::Mutex::new(receiver);
+        let wait = move |_: &Connection| {
+            let _ = receiver.lock().unwrap().recv();
+            Ok(())
+        };
+        store.submit(wait, |_| ()).unwrap();
+        sender
+    }
+
+    #[tokio::test]
+    async fn a_change_that_fails_leaves_its_batch_mates_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(open(dir.path()));
+        let held = hold(&store);
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..50 {
+            let store = store.clone();
+            tasks.spawn(async move {
+                let written = store
+                    .write(move |connection| {
+                        insert(connection, n)?;
+                        // Half done, then failed: the half must not stay.
+                        if n % 10 == 3 { insert(connection, n) } else { Ok(()) }
+                    })
+                    .await;
+                (n, written.is_ok())
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        drop(held);
+        let mut written: Vec<u32> = tasks.join_all().await.into_iter().filter(|one| one.1).map(|one| one.0).collect();
+        written.sort_unstable();
+        assert_eq!(written, (0..50).filter(|n| n % 10 != 3).collect::<Vec<_>>());
+        let kept: u64 = store
+            .read(|connection| Ok(connection.query_row("SELECT count(*) FROM idempotency", [], |row| row.get(0))?))
+            .await
+            .unwrap();
+        assert_eq!(kept, 45);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_writer_that_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        let died = store.write(|_| -> Result<(), StoreError> { panic!("the writer dies") }).await;
+        assert!(matches!(died, Err(StoreError::Unavailable(_))), "{died:?}");
+        store.closed().await;
+        let refused = store.write(|_| Ok(())).await;
+        assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
     }
 }

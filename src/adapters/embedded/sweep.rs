@@ -107,7 +107,7 @@ impl Sweep {
         self.bound_records()?;
         self.repeat(give_pages_back)?;
         if with_artifacts {
-            let referenced = |digest| self.store.write_blocking(move |connection| is_referenced(connection, digest));
+            let referenced = |digest| self.store.read_blocking(move |connection| is_referenced(connection, digest));
             let collected = self.artifacts.collect(logs, referenced)?;
             self.metrics.artifacts_collected.inc_by(collected);
         }
@@ -126,7 +126,7 @@ impl Sweep {
     fn sweep_dead_letters(&self, before: Timestamp) -> Result<(), StoreError> {
         let before = before.as_millis() as i64;
         self.repeat(move |connection| delete(connection, "dead_letters WHERE died_at < ?1", before))?;
-        let count = self.store.write_blocking(|connection| Ok(super::dead_letters::count(connection)?))?;
+        let count = self.store.read_blocking(|connection| Ok(super::dead_letters::count(connection)?))?;
         self.store.dead_letters.store(count, Ordering::Relaxed);
         Ok(())
     }
@@ -135,7 +135,7 @@ impl Sweep {
     fn bound_records(&self) -> Result<(), StoreError> {
         let (records_max, bytes_max) = (self.retention.records_max, self.retention.store_bytes_max);
         let metrics = self.metrics.clone();
-        let records: u64 = self.store.write_blocking(|connection| {
+        let records: u64 = self.store.read_blocking(|connection| {
             Ok(connection.query_row("SELECT count(*) FROM records", [], |row| row.get(0))?)
         })?;
         let mut over = records.saturating_sub(records_max);

@@ -166,9 +166,18 @@ impl World {
 
     fn apply(&mut self, event: Event<'_>) {
         let mut actions = Vec::new();
+        let coming = |pool: &Pool| -> BTreeMap<VersionKey, usize> {
+            pool.versions.iter().map(|(_, version)| (version.version.key(), version.coming)).collect()
+        };
+        let before = coming(&self.pool);
         self.pool.apply(event, self.now, &mut actions);
         for action in actions {
             self.obey(action);
+        }
+        for (_, version) in self.pool.versions.iter() {
+            let ordered = version.coming > before.get(&version.version.key()).copied().unwrap_or(0);
+            let enough = version.coming + version.idle.len() <= version.waiters.len();
+            assert!(!ordered || enough, "no more are ordered than callers wait");
         }
         self.check();
     }
@@ -218,9 +227,23 @@ impl World {
         let busy = self.count(|at| matches!(at, At::Busy(_)));
         assert!(busy <= settings.concurrency_max && busy == pool.active());
         assert!(busy == settings.concurrency_max || pool.servable.is_empty(), "a call may run, and could");
+        self.check_oldest();
         for (slot, version) in pool.versions.iter() {
             self.check_version(slot, version);
         }
+    }
+
+    /// The oldest in need waits for a limit, not for nothing.
+    fn check_oldest(&self) {
+        let (pool, settings) = (&self.pool, &self.pool.settings);
+        let Some((_, slot)) = pool.wanting.first() else { return };
+        let version = &pool.versions[*slot];
+        let generic = !pool.runtimes[version.version.runtime as usize].ready.is_empty();
+        let slots_full = !generic && pool.taken.starting == settings.starting_max;
+        let spare_mb = if generic { GENERIC_MEMORY_MB } else { 0 };
+        let no_memory = pool.memory_mb() + version.charge_mb() - spare_mb > settings.memory_budget_mb;
+        let no_place = !generic && pool.sandboxes() == settings.sandboxes_max;
+        assert!(slots_full || no_memory || no_place, "the oldest could be helped");
     }
 
     fn check_version(&self, slot: Slot, version: &VersionPool) {

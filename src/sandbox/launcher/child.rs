@@ -123,7 +123,8 @@ fn mounts(plan: &Plan<'_>, user: u32) -> Result<(), StepError> {
     mount(Some(plan.root), plan.root, none, MsFlags::MS_BIND | MsFlags::MS_REC, none).step("copy the root")?;
     chdir(plan.root).step("enter the root")?;
     // What the launcher mounts in the slot from now on shows up here too, and nothing goes the other way.
-    mount(Some(plan.task), template::TASK, none, MsFlags::MS_BIND, none).step("mount /var/task")?;
+    let task = Path::new("..").join(plan.task);
+    mount(Some(&task), template::TASK, none, MsFlags::MS_BIND, none).step("mount /var/task")?;
     mount(none, template::TASK, none, MsFlags::MS_SLAVE, none).step("follow the slot")?;
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     for (point, bytes) in [(template::TMP, plan.tmp_bytes), (template::OUTPUT, plan.output_bytes)] {

@@ -95,12 +95,14 @@ impl Launcher {
         let run = setup.run_dir.clone();
         mount(Some("tmpfs"), &run, Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=0755,size=16m"))
             .step("mount run directory")?;
-        let roots = [(Root::Run, run.join("root")), (Root::Build, run.join("build"))];
+        // From here on paths are relative: the way to the data directory is closed to the ids that sandboxes have.
+        nix::unistd::chdir(&run).step("enter run directory")?;
+        let roots = [(Root::Run, PathBuf::from("root")), (Root::Build, PathBuf::from("build"))];
         for (kind, path) in &roots {
             fs::create_dir(path).step("make root")?;
             template::build(path, &setup, *kind == Root::Build)?;
         }
-        let slots = run.join("slots");
+        let slots = PathBuf::from("slots");
         fs::create_dir(&slots).step("make slots")?;
         let filters = seccomp::compile().map_err(io::Error::other).step("compile the system call filter")?;
         reply(socket, &Reply::Ready, &[]).step("answer")?;
