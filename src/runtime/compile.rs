@@ -9,7 +9,7 @@ use crate::domain::function::Runtime;
 pub const PROGRAM: &str = "main";
 
 /// C++: every `.cpp` file at the package's top. Static, so that the program needs nothing of the machine it runs on.
-const CPP: &str = r#"exec "$0" -O2 -std=c++20 -Wall -pthread -static -o "$OUTPUT_DIR/main" ./*.cpp"#;
+const CPP: &str = r#"exec "$0" -O2 -std=c++20 -Wall -pthread -static -s -o "$OUTPUT_DIR/main" ./*.cpp"#;
 
 /// Go: the package at the top, without network or C. A lone file gets the `go.mod` that the compiler wants.
 const GO: &str = r#"[ -e go.mod ] || "$0" mod init function >/dev/null 2>&1

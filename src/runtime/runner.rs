@@ -13,21 +13,47 @@ mod api;
 mod build;
 mod daemon;
 mod http;
+mod invocation;
 mod printed;
 mod program;
 mod service;
 
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
+
+use nix::sys::signal::{SigSet, Signal, raise};
+
+use service::{Service, Stop};
+
+/// `EX_SOFTWARE`: the fault is the runner's, not the program's.
+const FAILED: u8 = 70;
+/// What shells add to a signal's number.
+const SIGNALLED: u8 = 128;
 
 /// Serves until the daemon hangs up or the program that lives on ends; then ends as the program did, so that the daemon sees
 /// its exit code or signal. Call it first thing in a process: it blocks SIGTERM and SIGCHLD.
 pub fn run(socket: OwnedFd) -> ExitCode {
-    match service::Service::new(socket).and_then(|mut service| service.run()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("the runner failed: {error}");
-            ExitCode::from(70)
+    let stop = match Service::new(socket) {
+        Ok(mut service) => service.run(),
+        Err(error) => Stop::Failed(error),
+    };
+    match stop {
+        Stop::HungUp => ExitCode::SUCCESS,
+        Stop::Exited(code) => ExitCode::from(code),
+        Stop::Killed(signal) => die_by(signal),
+        Stop::Failed(error) => {
+            // The function's own stderr: the only place from which a word reaches anybody.
+            let _ = writeln!(std::io::stderr(), "the runner failed: {error}");
+            ExitCode::from(FAILED)
         }
     }
+}
+
+/// Ends this process by `signal`; returns where the signal is ignored here (SIGPIPE).
+fn die_by(signal: Signal) -> ExitCode {
+    let _ = SigSet::from(signal).thread_unblock();
+    // Twice, because Rust's handler of SIGSEGV and SIGBUS only restores the default action the first time.
+    let _ = raise(signal).and_then(|()| raise(signal));
+    ExitCode::from(SIGNALLED.wrapping_add(signal as i32 as u8))
 }
