@@ -204,6 +204,7 @@ impl Node {
             again = signals.next() => {
                 tracing::warn!(signal = again, "second signal: ending at once");
                 // The launcher ends the sandboxes when this process is gone; what was accepted is in the store.
+                #[allow(clippy::disallowed_methods, reason = "asked to end without finishing anything")]
                 std::process::exit(i32::from(EXIT_PLATFORM))
             }
         }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::Path;
 
 use bytes::Bytes;
 use nix::dir::{Dir, Type};
@@ -43,7 +43,7 @@ pub fn take(output: &OwnedFd, bounds: Bounds) -> Vec<(String, Bytes)> {
         if is_empty(output) {
             break;
         }
-        let _ = taken.empty(output, &PathBuf::new(), 0);
+        let _ = taken.empty(output, Path::new(""), 0);
     }
     taken.files
 }
@@ -54,7 +54,7 @@ struct Taken {
 }
 
 impl Taken {
-    fn empty(&mut self, directory: &OwnedFd, path: &PathBuf, depth: usize) -> nix::Result<()> {
+    fn empty(&mut self, directory: &OwnedFd, path: &Path, depth: usize) -> nix::Result<()> {
         // A descriptor of its own, since reading a directory moves its position.
         let mut listing = Dir::openat(directory, ".", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
         let entries: Vec<_> = listing.iter().flatten().collect();
@@ -84,7 +84,7 @@ impl Taken {
         Ok(())
     }
 
-    fn read(&mut self, directory: &OwnedFd, name: &std::ffi::CStr, path: &std::path::Path) {
+    fn read(&mut self, directory: &OwnedFd, name: &std::ffi::CStr, path: &Path) {
         let left = self.bounds.bytes - self.files.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
         // Nonblocking: what was a file when listed may be a pipe by now.
         let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;

@@ -33,7 +33,7 @@ pub fn main() -> u8 {
         }
     }
     let Ok(socket) = sys::inherited(0) else {
-        eprintln!("faasd sandbox-launcher is started by the daemon; run `faasd` instead");
+        // Nobody to talk to: it was not the daemon that started this.
         return 2;
     };
     let mut launcher = match Launcher::start(&socket) {
