@@ -46,6 +46,7 @@ pub fn router(controller: Arc<Controller>) -> Router {
     Router::new()
         .merge(routes.clone())
         .nest("/api", routes)
+        .route("/api/", get(system::root))
         .fallback(async || ApiError::new(Code::RouteNotFound, "there is no such route; GET / lists where to look"))
         .method_not_allowed_fallback(async || {
             ApiError::new(
@@ -152,7 +153,7 @@ fn count(controller: &Controller, route: &str, method: &str, response: &Response
 
 fn template(path: &str) -> &str {
     match path.strip_prefix("/api") {
-        Some("") => "/",
+        Some("" | "/") => "/",
         Some(rest) => rest,
         None => path,
     }
