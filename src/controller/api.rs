@@ -221,7 +221,7 @@ fn with_grant(controller: &Controller, mut response: Response, grant: Option<Gra
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = ApiError;
 
-    /// Present behind [`authenticate`] only.
+    /// Present behind `authenticate` only.
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
         let missing = || ApiError::new(Code::InternalError, "this route has no caller; tell the operator");
         parts.extensions.get::<Caller>().cloned().ok_or_else(missing)
