@@ -2,6 +2,9 @@
 //!
 //! This file is the tree and its defaults. Units are in the names: `_ms`, `_s`, `_bytes`, `_mb`.
 
+pub mod load;
+mod validate;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -27,7 +30,7 @@ pub enum Isolation {
     Auto,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     pub role: Role,
@@ -113,7 +116,7 @@ impl Default for RateLimit {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sandbox {
     /// Name of the project's own group below each cgroup hierarchy's root (v1) or below the daemon's own (v2).
@@ -132,6 +135,9 @@ pub struct Sandbox {
     pub build_timeout_ms: u64,
     pub build_memory_mb: u32,
     pub open_files_max: u64,
+    /// Processors a sandbox may use when others are idle, at the least. Its share among busy ones is always in proportion to its memory
+    /// (1 769 MB = one processor); 0 makes that a hard ceiling too, as on Lambda.
+    pub cpu_ceiling_min: f64,
 }
 
 impl Default for Sandbox {
@@ -146,6 +152,7 @@ impl Default for Sandbox {
             build_timeout_ms: 120_000,
             build_memory_mb: 1024,
             open_files_max: 1024,
+            cpu_ceiling_min: 1.0,
         }
     }
 }
@@ -240,13 +247,15 @@ pub struct Retention {
     pub logs_s: u64,
     /// Records kept at most, oldest dropped first.
     pub records_max: u64,
+    /// Size of the store's database; the oldest records are dropped at nine tenths of it, and writes refused at it.
+    pub store_bytes_max: u64,
     /// How often what is over is cleared away.
     pub sweep_s: u64,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { results_s: 3600, logs_s: 30 * 24 * 3600, records_max: 5_000_000, sweep_s: 60 }
+        Self { results_s: 3600, logs_s: 30 * 24 * 3600, records_max: 5_000_000, store_bytes_max: 10 << 30, sweep_s: 60 }
     }
 }
 

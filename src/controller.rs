@@ -44,7 +44,7 @@ use crate::domain::time::Timestamp;
 use crate::ports::artifacts::ArtifactStore;
 use crate::ports::bus::{Bus, News, Subscription};
 use crate::ports::clock::Clock;
-use crate::ports::executor::{Builder, Executor};
+use crate::ports::executor::{Builder, Executor, LogSinks};
 use crate::ports::invocations::InvocationStore;
 use crate::ports::keys::KeyStore;
 use crate::ports::queue::{DeadLetters, JobQueue};
@@ -221,12 +221,6 @@ async fn listen(controller: Weak<Controller>, mut subscription: Box<dyn Subscrip
             None => controller.hear_nothing_reliable(),
         }
     }
-}
-
-/// Where a worker of this process finds who listens to an asynchronous invocation that it starts.
-pub trait LogSinks: Send + Sync + 'static {
-    /// Called as an attempt begins. `None`: nobody can listen now, print for the record only.
-    fn sink_for(&self, id: InvocationId, attempt: u32) -> Option<Arc<dyn LogSink>>;
 }
 
 impl LogSinks for Controller {

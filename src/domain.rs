@@ -1,7 +1,7 @@
 //! The domain: what a function, a version, an invocation and a pool *are*, and every decision about them.
 //!
 //! Nothing here performs I/O, reads a clock or the environment, or names a technology (HTTP, SQL, Linux, AWS, Redis, an async
-//! runtime). Decisions are functions of their arguments, so each can be tested by itself; `tests/architecture.rs` reads this
+//! runtime). Decisions are functions of their arguments, so each can be tested by itself; `tests/house/rooms.rs` reads this
 //! folder for forbidden names.
 
 pub mod function;
@@ -12,5 +12,7 @@ pub mod key;
 pub mod limits;
 pub mod outcome;
 pub mod page;
+pub mod policy;
+pub mod pool;
 pub mod rate;
 pub mod time;

@@ -7,8 +7,14 @@
 //!                         domain: imported by all, imports nobody
 //! ```
 
+pub mod adapters;
+pub mod cli;
 pub mod config;
 pub mod controller;
 pub mod domain;
+pub mod node;
 pub mod ports;
 pub mod runtime;
+pub mod sandbox;
+pub mod telemetry;
+pub mod worker;

@@ -25,6 +25,9 @@ pub enum StoreError {
     /// What is stored can't be read back; a person must look.
     #[error("stored data is damaged: {0}")]
     Corrupt(String),
+    /// The caller's mistake: a cursor is what an earlier page of the same list ended with.
+    #[error("this cursor is not from an earlier page: start again without one")]
+    InvalidCursor,
 }
 
 impl StoreError {

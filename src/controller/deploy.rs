@@ -14,7 +14,7 @@ use super::Controller;
 use super::error::{ApiError, Code, function_not_found};
 use super::ids;
 use super::lookup::Current;
-use super::packages::{PackageError, is_archive};
+use super::packages::{Inspected, PackageError, is_archive};
 use super::spec::{Settings, Spec, check_name};
 
 /// Updates of one function that happen at once: so often one is tried anew before it gives up.
@@ -204,15 +204,15 @@ impl Controller {
     async fn store_code(&self, runtime: Runtime, handler: Option<&str>, code: Upload) -> Result<Stored, ApiError> {
         let package = match check_form(runtime, &code)? {
             Form::Archive => code.bytes,
-            _ => self.packages.wrap_source(runtime, code.file_name.as_deref(), &code.bytes),
+            _ => {
+                self.packages.wrap_source(runtime, handler, code.file_name.as_deref(), &code.bytes).map_err(refused)?
+            }
         };
         if package.len() as u64 > self.config.limits.zip_bytes {
             return Err(ApiError::too_large("the code", self.config.limits.zip_bytes));
         }
-        let package = match self.inspect(runtime, handler, package.clone()).await? {
-            true => self.builder.build(runtime, package).await?,
-            false => package,
-        };
+        let Inspected { package, needs_build } = self.inspect(runtime, handler, package).await?;
+        let package = if needs_build { self.builder.build(runtime, package).await? } else { package };
         let bytes = package.len() as u64;
         Ok(Stored { digest: self.artifacts.put(package).await?, bytes })
     }
@@ -221,7 +221,7 @@ impl Controller {
     async fn keep_code(&self, version: &Version, spec: &Spec) -> Result<Stored, ApiError> {
         if (spec.runtime, &spec.handler) != (version.runtime, &version.handler) {
             let package = self.artifacts.get(version.code).await?;
-            if self.inspect(spec.runtime, spec.handler.as_deref(), package).await? {
+            if self.inspect(spec.runtime, spec.handler.as_deref(), package).await?.needs_build {
                 let sentence = "the stored code would have to be compiled for this runtime; send the code again";
                 return Err(ApiError::new(Code::InvalidPackage, sentence));
             }
@@ -229,16 +229,15 @@ impl Controller {
         Ok(Stored { digest: version.code, bytes: version.code_bytes })
     }
 
-    /// Whether the package must be compiled, if it is one at all.
-    async fn inspect(&self, runtime: Runtime, handler: Option<&str>, package: Bytes) -> Result<bool, ApiError> {
+    /// Looks the package through, off the async threads.
+    async fn inspect(&self, runtime: Runtime, handler: Option<&str>, package: Bytes) -> Result<Inspected, ApiError> {
         let (packages, limits) = (self.packages.clone(), self.config.limits.clone());
         let handler = handler.map(str::to_owned);
         let inspecting =
-            tokio::task::spawn_blocking(move || packages.inspect(&package, runtime, handler.as_deref(), &limits));
+            tokio::task::spawn_blocking(move || packages.inspect(package, runtime, handler.as_deref(), &limits));
         match inspecting.await {
-            Ok(Ok(inspected)) => Ok(inspected.needs_build),
-            Ok(Err(PackageError::TooLarge(sentence))) => Err(ApiError::new(Code::PayloadTooLarge, sentence)),
-            Ok(Err(PackageError::Invalid(sentence))) => Err(ApiError::new(Code::InvalidPackage, sentence)),
+            Ok(Ok(inspected)) => Ok(inspected),
+            Ok(Err(error)) => Err(refused(error)),
             Err(error) => {
                 tracing::error!(%error, "a package could not be inspected");
                 Err(ApiError::new(Code::InvalidPackage, "the archive could not be read; pack it again"))
@@ -265,5 +264,12 @@ fn check_form(runtime: Runtime, code: &Upload) -> Result<Form, ApiError> {
             invalid("this is neither a zip archive nor a source file in UTF-8")
         }
         form => Ok(form),
+    }
+}
+
+fn refused(error: PackageError) -> ApiError {
+    match error {
+        PackageError::TooLarge(sentence) => ApiError::new(Code::PayloadTooLarge, sentence),
+        PackageError::Invalid(sentence) => ApiError::new(Code::InvalidPackage, sentence),
     }
 }

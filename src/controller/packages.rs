@@ -6,8 +6,10 @@ use crate::domain::function::Runtime;
 use crate::domain::limits::Limits;
 
 /// What an archive turned out to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inspected {
+    /// What to store: the bytes given, or the same files without the one folder they were all wrapped in.
+    pub package: Bytes,
     /// It holds sources that must be compiled before they can run.
     pub needs_build: bool,
 }
@@ -26,14 +28,20 @@ pub enum PackageError {
 pub trait Packages: Send + Sync + 'static {
     fn inspect(
         &self,
-        package: &[u8],
+        package: Bytes,
         runtime: Runtime,
         handler: Option<&str>,
         limits: &Limits,
     ) -> Result<Inspected, PackageError>;
 
     /// An archive that holds this one source file under the name its runtime looks for.
-    fn wrap_source(&self, runtime: Runtime, file_name: Option<&str>, source: &[u8]) -> Bytes;
+    fn wrap_source(
+        &self,
+        runtime: Runtime,
+        handler: Option<&str>,
+        file_name: Option<&str>,
+        source: &[u8],
+    ) -> Result<Bytes, PackageError>;
 }
 
 /// Whether the bytes claim to be an archive; all else is a source file.

@@ -35,7 +35,7 @@ pub struct LeaseToken(pub String);
 pub struct Lease {
     pub token: LeaseToken,
     pub job: Job,
-    /// Counted from 1; higher than that of every earlier lease of the same job.
+    /// Counted from 1; higher than that of every earlier lease of the same job, but for those given back uncounted.
     pub attempt: u32,
     /// How long from receipt the right lasts unless extended.
     pub valid_for: Duration,

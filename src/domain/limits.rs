@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 pub const KIB: u64 = 1024;
 pub const MIB: u64 = 1024 * KIB;
 
-/// See `docs/limits` in the README for the table users read. Units are in the names.
+/// See `docs/limits.md` for the table users read. Units are in the names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {

@@ -74,6 +74,12 @@ pub trait Builder: Send + Sync + 'static {
     async fn build(&self, runtime: Runtime, package: Bytes) -> Result<Bytes, BuildError>;
 }
 
+/// Where a worker finds who listens to an asynchronous invocation that it starts.
+pub trait LogSinks: Send + Sync + 'static {
+    /// Called as an attempt begins. `None`: nobody can listen now, print for the record only.
+    fn sink_for(&self, id: InvocationId, attempt: u32) -> Option<Arc<dyn LogSink>>;
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum WorkerState {

@@ -44,11 +44,14 @@ pub enum Lookup {
 /// Which records a listing wants; every field narrows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordQuery {
+    /// This one alone: its log outlives its result.
+    pub invocation: Option<InvocationId>,
     pub owner: Option<Owner>,
     pub function: Option<FunctionId>,
     pub status: Option<Status>,
     /// Created at or after.
     pub since: Option<Timestamp>,
+    /// Created at or before.
     pub until: Option<Timestamp>,
     pub cursor: Option<String>,
     pub limit: usize,
@@ -59,7 +62,7 @@ pub trait InvocationStore: Send + Sync + 'static {
     /// Stores a QUEUED record, durable on return.
     async fn create(&self, record: StoredRecord, idempotency: Option<Idempotency>) -> Result<Created, StoreError>;
 
-    /// Marks `attempt` as running. `false`: refused, because the record is final or a later attempt has begun.
+    /// Marks `attempt` as running. `false`: refused, because the record is final, unknown, or a later attempt has begun.
     async fn start(&self, id: InvocationId, attempt: u32, worker: WorkerId, at: Timestamp) -> Result<bool, StoreError>;
 
     /// Stores a final record, durable on return, on condition that none is stored and no later attempt has begun.
@@ -71,6 +74,7 @@ pub trait InvocationStore: Send + Sync + 'static {
 
     async fn get(&self, id: InvocationId) -> Result<Lookup, StoreError>;
 
-    /// Newest first. Records that are still to be written behind may be missing.
+    /// Newest first, at least one and up to `limit`; a page may be shorter though more follow: the cursor tells. Results that
+    /// are over are left out. Records that are still to be written behind may be missing.
     async fn list(&self, query: &RecordQuery) -> Result<Page<Arc<StoredRecord>>, StoreError>;
 }

@@ -20,6 +20,8 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+use crate::domain::function::Runtime;
+
 pub const VERSION: u8 = 1;
 pub const HEADER_BYTES: usize = 8;
 /// The descriptor of the socket inside the sandbox.
@@ -107,6 +109,8 @@ pub fn head(kind: Kind, meta: &impl Serialize, body_bytes: usize) -> Result<Vec<
 #[serde(rename_all = "camelCase")]
 pub struct Specialise {
     pub task_root: String,
+    /// Decides what the native runner starts; the shims know theirs.
+    pub runtime: Runtime,
     /// `file.function`, or absent for the runtime's convention.
     pub handler: Option<String>,
     /// The whole environment of the function: the platform's and the user's.

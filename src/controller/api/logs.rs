@@ -61,6 +61,7 @@ fn query(caller: &Caller, uri: &Uri) -> Result<RecordQuery, ApiError> {
         until: params::time("endTime", query.end_time.as_deref())?,
         cursor: query.cursor,
         limit: params::limit(query.limit.as_deref())?,
+        ..RecordQuery::default()
     })
 }
 

@@ -1,0 +1,30 @@
+# Everything that is done with this repository, by name. `make help` lists it.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint audit bench doctor
+
+RUN_ARGS ?=
+
+help: ## What there is
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: ## Install what is missing, build, start on 127.0.0.1:8080 with data under ./.faasd, deploy examples/ (RUN_ARGS=--no-install skips installing)
+	@scripts/run.sh $(RUN_ARGS)
+
+test: ## Install what the tests need and run them all
+	@scripts/install-test-deps.sh
+	cargo test --locked
+
+lint: ## Formatting, clippy and docs, warnings denied
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+audit: ## Licences, bans and sources of the dependencies; advisories where the network allows
+	@scripts/audit.sh
+
+bench: ## Criterion for the pure rooms, then the load harness on the real executable
+	cargo bench --locked
+
+doctor: ## What this machine offers, and how to mend what it lacks
+	@cargo run --quiet --locked -- doctor

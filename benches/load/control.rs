@@ -1,0 +1,69 @@
+//! One plain blocking connection for everything that is not measured in bulk: deploy, single calls, status.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::answer;
+
+const ANSWER_LIMIT: Duration = Duration::from_secs(120);
+
+pub struct Control {
+    stream: TcpStream,
+    key: String,
+    buffer: Vec<u8>,
+}
+
+impl Control {
+    pub fn connect(address: SocketAddr, key: &str) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+        Ok(Self { stream, key: key.to_owned(), buffer: Vec::new() })
+    }
+
+    /// Status and JSON body.
+    pub fn send(&mut self, method: &str, path: &str, headers: &str, body: &str) -> io::Result<(u16, Value)> {
+        let bytes = request(&self.key, method, path, headers, body);
+        let (status, body) = self.exchange(&bytes)?;
+        Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+    }
+
+    pub fn exchange(&mut self, request: &[u8]) -> io::Result<(u16, Vec<u8>)> {
+        self.stream.write_all(request)?;
+        self.buffer.clear();
+        loop {
+            let mut chunk = [0; 16 * 1024];
+            let read = self.stream.read(&mut chunk)?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.buffer.extend_from_slice(&chunk[..read]);
+            if let Some(answer) = answer::read(&self.buffer) {
+                let status = std::str::from_utf8(&self.buffer[9..12]).ok().and_then(|text| text.parse().ok());
+                return Ok((status.unwrap_or(0), self.buffer[answer.body_from..answer.end].to_vec()));
+            }
+        }
+    }
+
+    pub fn deploy(&mut self, definition: &Value) -> io::Result<()> {
+        let (status, answer) = self.send("POST", "/functions", "", &definition.to_string())?;
+        if status == 201 { Ok(()) } else { Err(io::Error::other(format!("deploy answered {status}: {answer}"))) }
+    }
+}
+
+/// The bytes of a request; `headers` are whole lines, each with its line end.
+pub fn request(key: &str, method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!(
+        "{method} {path} HTTP/1.1\r\nhost: faasd\r\nx-api-key: {key}\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n{headers}\r\n{body}"
+    )
+    .into_bytes()
+}
+
+pub fn run_request(key: &str, function: &str, headers: &str) -> Vec<u8> {
+    request(key, "POST", "/run", headers, &format!(r#"{{"name":"{function}","inputData":{{"n":1,"text":"hello"}}}}"#))
+}

@@ -1,0 +1,173 @@
+//! The embedded store: everything one node needs to be durable, in one directory and without another process.
+//!
+//! ```text
+//! <data_dir>/lock         held while the store is open
+//!            faasd.db     SQLite: records, jobs, dead letters, functions, keys (readable with `sqlite3`)
+//!            artifacts/   files named by the SHA-256 of their bytes
+//!
+//!  callers ──change──▶ inbox ──batch──▶ writer thread ──one commit──▶ faasd.db
+//!          ──read────▶ two reader threads ──────────────────────────▶ faasd.db
+//! ```
+//!
+//! A change is answered after the commit that holds it. Jobs that are ready and leases live in memory; whoever restarts finds
+//! every job ready again.
+
+mod artifacts;
+mod bus;
+mod cursor;
+mod dead_letters;
+mod errors;
+mod inbox;
+mod invocations;
+mod jobs;
+mod keys;
+mod lock;
+pub mod metrics;
+mod queue;
+mod readers;
+mod records;
+mod registry;
+mod schema;
+mod store;
+mod sweep;
+mod writer;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::ports::StoreError;
+use crate::ports::artifacts::ArtifactStore;
+use crate::ports::bus::Bus;
+use crate::ports::clock::Clock;
+use crate::ports::invocations::InvocationStore;
+use crate::ports::keys::KeyStore;
+use crate::ports::queue::{DeadLetters, JobQueue};
+use crate::ports::registry::Registry;
+
+use artifacts::Artifacts;
+use bus::LocalBus;
+use invocations::Invocations;
+use keys::Keys;
+use metrics::Metrics;
+use queue::Queue;
+use registry::Functions;
+use store::Store;
+use sweep::Sweeper;
+
+/// Why the store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(
+        "{holder} holds {data_dir}: stop it, or give this one another --data-dir",
+        data_dir = .data_dir.display()
+    )]
+    Locked { data_dir: PathBuf, holder: String },
+    #[error(
+        "the database has schema version {found}, and this faasd knows {known} at most: start the newer faasd that wrote it"
+    )]
+    NewerSchema { found: usize, known: usize },
+    #[error("can't {step} {path}: {cause}", path = .path.display())]
+    Io { step: &'static str, path: PathBuf, cause: io::Error },
+    #[error("can't register the store's metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    #[error("can't open the database: {0}")]
+    Store(#[from] StoreError),
+}
+
+impl OpenError {
+    fn io(step: &'static str, path: &Path, cause: io::Error) -> Self {
+        OpenError::Io { step, path: path.to_owned(), cause }
+    }
+}
+
+impl From<rusqlite::Error> for OpenError {
+    fn from(error: rusqlite::Error) -> Self {
+        OpenError::Store(error.into())
+    }
+}
+
+/// The open store: a handle for each port. The handles stay usable until [`Embedded::close`].
+pub struct Embedded {
+    pub invocations: Arc<dyn InvocationStore>,
+    pub queue: Arc<dyn JobQueue>,
+    pub dead_letters: Arc<dyn DeadLetters>,
+    pub registry: Arc<dyn Registry>,
+    pub keys: Arc<dyn KeyStore>,
+    pub artifacts: Arc<dyn ArtifactStore>,
+    pub bus: Arc<dyn Bus>,
+    store: Arc<Store>,
+    sweeper: Sweeper,
+}
+
+impl Embedded {
+    /// Opens the store below `data_dir`, which is made if need be. Blocks: for the start of a process.
+    pub fn open(data_dir: &Path, config: &Config, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        Self::open_metered(data_dir, config, clock, &prometheus::Registry::new())
+    }
+
+    /// The same, with its metrics in `metrics`.
+    pub fn open_metered(
+        data_dir: &Path,
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        metrics: &prometheus::Registry,
+    ) -> Result<Self, OpenError> {
+        let metrics = Metrics::new(metrics)?;
+        lock::private_dir(data_dir)?;
+        let lock = lock::lock(data_dir)?;
+        let artifacts = Arc::new(Artifacts::open(&data_dir.join("artifacts"), clock.clone())?);
+        let path = data_dir.join("faasd.db");
+        let connection = schema::open_writer(&path, config.retention.store_bytes_max)?;
+        let jobs = jobs::load(&connection, clock.as_ref())?;
+        let dead_letters = dead_letters::count(&connection)?;
+        let keys = keys::load(&connection)?;
+        let store = Arc::new(Store::start(path, connection, config, lock, dead_letters, metrics.clone())?);
+        let queue = Arc::new(Queue::new(store.clone(), clock.clone(), &config.queue, jobs)?);
+        let sweeper =
+            Sweeper::start(store.clone(), artifacts.clone(), clock.clone(), config.retention.clone(), metrics)?;
+        Ok(Self {
+            invocations: Arc::new(Invocations::new(store.clone(), clock.clone())),
+            queue: queue.clone(),
+            dead_letters: queue,
+            registry: Arc::new(Functions::new(store.clone(), clock)),
+            keys: Arc::new(Keys::new(store.clone(), keys)),
+            artifacts,
+            bus: Arc::new(LocalBus::new()),
+            store,
+            sweeper,
+        })
+    }
+
+    /// Clears away what is over now, rather than at the next interval.
+    pub async fn sweep(&self) -> Result<(), StoreError> {
+        self.sweeper.sweep_now().await
+    }
+
+    /// Refuses new work, writes all that was accepted, folds the log into the database and gives the directory free.
+    pub async fn close(&self) {
+        self.sweeper.close();
+        self.store.close();
+        self.store.closed().await;
+    }
+}
+
+impl Drop for Embedded {
+    /// What was accepted is still written, by the writer on its own.
+    fn drop(&mut self) {
+        self.sweeper.close();
+        self.store.close();
+    }
+}
+
+/// A lock whose holder panicked guards data that each holder leaves whole, so it is taken all the same.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Milliseconds of a duration, for a column.
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,217 @@
+//! Commands that list, show and change what a daemon keeps: functions, workers, keys, dead letters.
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::client::{Call, Client, escape};
+use super::table::{pretty, render, rows};
+use super::{ClientFlags, Failure};
+
+/// Items asked for in one page; the commands read on until there are no more, or [`ITEMS_MAX`].
+const PAGE: usize = 100;
+/// A terminal and a script's memory have bounds too.
+const ITEMS_MAX: usize = 100_000;
+
+#[derive(Debug, Args)]
+pub struct Functions {
+    #[command(subcommand)]
+    command: Option<FunctionsCommand>,
+    #[command(flatten)]
+    pub client: ClientFlags,
+}
+
+#[derive(Debug, Subcommand)]
+enum FunctionsCommand {
+    /// All functions (what is done without a command)
+    List,
+    /// One function, by name or id
+    Show { function: String },
+    /// Its versions, newest first
+    Versions { function: String },
+    /// Delete it; calls that run finish
+    Delete { function: String },
+}
+
+#[derive(Debug, Args)]
+pub struct Workers {
+    #[command(flatten)]
+    pub client: ClientFlags,
+}
+
+#[derive(Debug, Args)]
+pub struct Keys {
+    #[command(subcommand)]
+    command: KeysCommand,
+    #[command(flatten)]
+    pub client: ClientFlags,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// Make a key; its secret is shown this once
+    Create {
+        /// What it is for
+        name: String,
+        /// Whose functions it sees; without it, yours
+        #[arg(long)]
+        owner: Option<String>,
+        /// What it may do: admin, deploy, invoke, read; may be repeated or separated by commas
+        #[arg(long = "scope", value_delimiter = ',', default_value = "invoke,read", value_parser = ["admin", "deploy", "invoke", "read"])]
+        scopes: Vec<String>,
+    },
+    /// All keys, without their secrets
+    List,
+    /// End a key at once
+    Revoke { id: String },
+}
+
+#[derive(Debug, Args)]
+pub struct DeadLetters {
+    #[command(subcommand)]
+    command: Option<DeadLettersCommand>,
+    #[command(flatten)]
+    pub client: ClientFlags,
+}
+
+#[derive(Debug, Subcommand)]
+enum DeadLettersCommand {
+    /// All of them, newest first (what is done without a command)
+    List,
+    /// One of them, by its job's id
+    Show { id: String },
+    /// Queue its job again, as a new invocation
+    Replay { id: String },
+}
+
+/// # Errors
+/// What the daemon refuses.
+pub async fn functions(arguments: Functions) -> Result<(), Failure> {
+    const COLUMNS: Columns = Columns {
+        headings: &["NAME", "RUNTIME", "MB", "TIMEOUT MS", "VERSION", "UPDATED", "ID"],
+        fields: &["name", "runtime", "memoryMb", "timeoutMs", "version", "updatedAt", "functionId"],
+    };
+    let client = Client::new(&arguments.client)?;
+    let json = arguments.client.json;
+    let path = |function: &str| format!("/functions/{}", escape(function));
+    match arguments.command.unwrap_or(FunctionsCommand::List) {
+        FunctionsCommand::List => list(&client, "/functions", &COLUMNS, json).await,
+        FunctionsCommand::Show { function } => show(&client, &path(&function)).await,
+        FunctionsCommand::Versions { function } => {
+            const VERSIONS: Columns = Columns {
+                headings: &["VERSION", "RUNTIME", "MB", "TIMEOUT MS", "CREATED", "DESCRIPTION"],
+                fields: &["version", "runtime", "memoryMb", "timeoutMs", "updatedAt", "description"],
+            };
+            list(&client, &format!("{}/versions", path(&function)), &VERSIONS, json).await
+        }
+        FunctionsCommand::Delete { function } => {
+            let answer = client.fetch(Call::new("DELETE", path(&function))).await?;
+            tell(&answer, json, &format!("deleted {function}"));
+            Ok(())
+        }
+    }
+}
+
+/// # Errors
+/// What the daemon refuses.
+pub async fn workers(arguments: Workers) -> Result<(), Failure> {
+    const COLUMNS: Columns = Columns {
+        headings: &["ID", "ADDRESS", "STATE", "ACTIVE", "WAITING", "CAPACITY", "LOAD", "LAST SEEN"],
+        fields: &["id", "address", "state", "active", "waiting", "capacity", "load", "lastSeen"],
+    };
+    list(&Client::new(&arguments.client)?, "/workers", &COLUMNS, arguments.client.json).await
+}
+
+/// # Errors
+/// What the daemon refuses.
+pub async fn keys(arguments: Keys) -> Result<(), Failure> {
+    const COLUMNS: Columns = Columns {
+        headings: &["ID", "NAME", "OWNER", "SCOPES", "CREATED"],
+        fields: &["id", "name", "owner", "scopes", "createdAt"],
+    };
+    let client = Client::new(&arguments.client)?;
+    let json = arguments.client.json;
+    match arguments.command {
+        KeysCommand::List => list(&client, "/keys", &COLUMNS, json).await,
+        KeysCommand::Create { name, owner, scopes } => {
+            let mut body = json!({ "name": name, "scopes": scopes });
+            if let Some(owner) = owner {
+                body["owner"] = Value::String(owner);
+            }
+            let key = client.fetch(Call::json("POST", "/keys", body.to_string())).await?;
+            if json {
+                println!("{}", pretty(&key));
+            } else {
+                println!("{}", key["secret"].as_str().unwrap_or_default());
+                eprintln!("key {} made; its secret, above, is not shown again", key["id"].as_str().unwrap_or_default());
+            }
+            Ok(())
+        }
+        KeysCommand::Revoke { id } => {
+            let answer = client.fetch(Call::new("DELETE", format!("/keys/{}", escape(&id)))).await?;
+            tell(&answer, json, &format!("revoked {id}"));
+            Ok(())
+        }
+    }
+}
+
+/// # Errors
+/// What the daemon refuses.
+pub async fn dead_letters(arguments: DeadLetters) -> Result<(), Failure> {
+    const COLUMNS: Columns = Columns {
+        headings: &["JOB", "FUNCTION", "ATTEMPTS", "DIED", "REASON"],
+        fields: &["jobId", "functionId", "attempts", "diedAt", "reason"],
+    };
+    let client = Client::new(&arguments.client)?;
+    let json = arguments.client.json;
+    let path = |id: &str| format!("/dead-letters/{}", escape(id));
+    match arguments.command.unwrap_or(DeadLettersCommand::List) {
+        DeadLettersCommand::List => list(&client, "/dead-letters", &COLUMNS, json).await,
+        DeadLettersCommand::Show { id } => show(&client, &path(&id)).await,
+        DeadLettersCommand::Replay { id } => {
+            let answer = client.fetch(Call::new("POST", format!("{}/replay", path(&id)))).await?;
+            let job = answer["jobId"].as_str().unwrap_or_default();
+            tell(&answer, json, &format!("queued again as {job}; see `faasd status {job}`"));
+            Ok(())
+        }
+    }
+}
+
+struct Columns {
+    headings: &'static [&'static str],
+    fields: &'static [&'static str],
+}
+
+/// Every page of a listing, as a table or as one JSON array.
+async fn list(client: &Client, path: &str, columns: &Columns, json: bool) -> Result<(), Failure> {
+    let mut items: Vec<Value> = Vec::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let from = cursor.map(|cursor| format!("&cursor={}", escape(&cursor))).unwrap_or_default();
+        let mut answer = client.fetch(Call::new("GET", format!("{path}?limit={PAGE}{from}"))).await?;
+        // Short listings may come as a bare array.
+        let page = if answer.is_array() { answer.take() } else { answer["items"].take() };
+        if let Value::Array(page) = page {
+            items.extend(page);
+        }
+        cursor = answer["nextCursor"].as_str().map(ToOwned::to_owned);
+        if cursor.is_none() || items.len() >= ITEMS_MAX {
+            break;
+        }
+    }
+    if json {
+        println!("{}", pretty(&Value::Array(items)));
+    } else {
+        print!("{}", render(columns.headings, &rows(&items, columns.fields)));
+    }
+    Ok(())
+}
+
+async fn show(client: &Client, path: &str) -> Result<(), Failure> {
+    println!("{}", pretty(&client.fetch(Call::new("GET", path)).await?));
+    Ok(())
+}
+
+/// A change that was made: the answer for programs, a sentence for people.
+fn tell(answer: &Value, json: bool, sentence: &str) {
+    if json { println!("{}", pretty(answer)) } else { println!("{sentence}") }
+}

@@ -1,0 +1,4 @@
+//! Policies: small decisions that others swap or tune without opening the rooms that ask.
+
+pub mod evict;
+pub mod retry;

@@ -1,0 +1,345 @@
+//! The pool: which sandbox serves whom, when one is started, frozen or ended. Pure: [`Pool::apply`] takes what happened and
+//! says what to do; the worker does it and reports back. No I/O, no clock, no tasks.
+//!
+//! ```text
+//!                Start                     Specialise                Specialised
+//!   (nothing) ─────────► Starting ───────────────────► Specialising ─────────────► Idle ◄──────┐
+//!                            │ nobody needs it            ▲      │                 │ │ Assign   │ Checkin
+//!                            ▼                 Specialise │      │ failed          │ └──► Busy ─┘
+//!                         Generic ────────────────────────┘      ▼                 ▼      │ not reusable
+//!                            └──────────────────────────────► Ending ◄─────────────┴──────┘
+//!                                                                │ Ended
+//!                                                                ▼
+//!                                                            (nothing)
+//! ```
+//!
+//! A sandbox counts against every limit until `Ended` confirms that nothing is left of it. Starting (for a version) and
+//! Specialising together are its version's *coming* ones. A creation is ordered only while fewer are coming or idle than
+//! callers wait; whoever is ready first, created or returned, serves the oldest waiter.
+//!
+//! Checkout of an idle sandbox and checkin without waiters are O(1); the rest is O(log versions that wait).
+
+mod create;
+mod idle;
+#[cfg(test)]
+mod model;
+mod room;
+mod serve;
+mod slab;
+#[cfg(test)]
+mod tests;
+mod waiters;
+mod words;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::function::{Runtime, Version};
+use super::ids::{SandboxId, VersionKey};
+use super::outcome::StartType;
+use slab::{Chain, Link, Slab, Slot};
+pub use words::{Action, Counts, EndReason, Event, GENERIC_MEMORY_MB, Refusal, Settings, WaiterId};
+
+const RUNTIMES: usize = Runtime::ALL.len();
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// On its way; meant for a version, or to be kept generic.
+    Starting {
+        destined: Option<Slot>,
+    },
+    Generic,
+    Specialising {
+        version: Slot,
+        start_type: StartType,
+    },
+    /// `fresh`: how it was come by, until it served its first call.
+    Idle {
+        version: Slot,
+        fresh: Option<StartType>,
+    },
+    Busy {
+        version: Slot,
+    },
+    Ending,
+}
+
+#[derive(Debug)]
+struct Sandbox {
+    id: SandboxId,
+    runtime: Runtime,
+    state: State,
+    /// What it is counted with in the budget.
+    memory_mb: u64,
+    idle_since: Duration,
+    frozen: bool,
+    /// Ended by itself while something was still to be reported of it.
+    dead: bool,
+    /// In its version's idle ones, or in its runtime's generic ones.
+    group: Link,
+    /// In the idle ones of all versions.
+    aging: Link,
+    /// In all that are idle or generic and not frozen.
+    unfrozen: Link,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    id: WaiterId,
+    /// Order of arrival over all versions.
+    seq: u64,
+    version: Slot,
+    link: Link,
+}
+
+/// One version's sandboxes and waiters. Lives while it has either.
+#[derive(Debug)]
+struct VersionPool {
+    version: Arc<Version>,
+    idle: Chain,
+    waiters: Chain,
+    coming: usize,
+    busy: usize,
+    /// So many of its oldest waiters count on a creation that was ordered for them.
+    counting_on: usize,
+    retired: bool,
+    /// Its place in `Pool::servable`.
+    servable_at: Option<u64>,
+    /// Its place in `Pool::wanting`.
+    wanting_at: Option<u64>,
+}
+
+impl VersionPool {
+    fn sandboxes(&self) -> usize {
+        self.idle.len() + self.coming + self.busy
+    }
+
+    fn charge_mb(&self) -> u64 {
+        u64::from(self.version.memory_mb).max(GENERIC_MEMORY_MB)
+    }
+}
+
+/// One runtime's generic sandboxes.
+#[derive(Debug)]
+struct RuntimePool {
+    ready: Chain,
+    /// Starting ones that are meant to be kept generic.
+    coming: usize,
+    /// Starts that failed since the last that did not.
+    failures: u32,
+    /// No start in the background before this.
+    not_before: Duration,
+}
+
+/// What of the limits is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Taken {
+    memory_mb: u64,
+    /// Of that, what is about to be given back.
+    ending_mb: u64,
+    ending: usize,
+    starting: usize,
+    /// Calls running.
+    active: usize,
+    /// Promised to idle sandboxes of versions.
+    idle_mb: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Pool {
+    settings: Settings,
+    sandboxes: Slab<Sandbox>,
+    by_id: HashMap<SandboxId, Slot>,
+    versions: Slab<VersionPool>,
+    by_key: HashMap<VersionKey, Slot>,
+    runtimes: [RuntimePool; RUNTIMES],
+    waiters: Slab<Waiter>,
+    by_waiter: HashMap<WaiterId, Slot>,
+    /// Versions with waiters and idle sandboxes, by their oldest waiter: only `concurrency_max` holds them up.
+    servable: BTreeSet<(u64, Slot)>,
+    /// Versions that need another sandbox, by their oldest waiter.
+    wanting: BTreeSet<(u64, Slot)>,
+    /// Idle ones of all versions, longest idle first.
+    aging: Chain,
+    /// Idle and generic ones that run unfrozen, longest idle first.
+    unfrozen: Chain,
+    taken: Taken,
+    draining: bool,
+    next_sandbox: u64,
+    next_seq: u64,
+}
+
+impl Pool {
+    pub fn new(settings: Settings) -> Self {
+        let runtime = || RuntimePool { ready: Chain::new(), coming: 0, failures: 0, not_before: Duration::ZERO };
+        Self {
+            settings,
+            sandboxes: Slab::new(),
+            by_id: HashMap::new(),
+            versions: Slab::new(),
+            by_key: HashMap::new(),
+            runtimes: std::array::from_fn(|_| runtime()),
+            waiters: Slab::new(),
+            by_waiter: HashMap::new(),
+            servable: BTreeSet::new(),
+            wanting: BTreeSet::new(),
+            aging: Chain::new(),
+            unfrozen: Chain::new(),
+            taken: Taken::default(),
+            draining: false,
+            next_sandbox: 1,
+            next_seq: 0,
+        }
+    }
+
+    /// Appends to `actions` what is to be done. `now` is monotonic. Events about sandboxes that are gone are ignored.
+    pub fn apply(&mut self, event: Event<'_>, now: Duration, actions: &mut Vec<Action>) {
+        match event {
+            Event::Checkout { waiter, version } => self.checkout(waiter, version, now, actions),
+            Event::Cancel { waiter } => self.cancel(waiter, now, actions),
+            Event::Checkin { sandbox, reusable } => self.checkin(sandbox, reusable, now, actions),
+            Event::Started { sandbox } => self.started(sandbox, now, actions),
+            Event::StartFailed { sandbox } => self.start_failed(sandbox, now, actions),
+            Event::Specialised { sandbox } => self.specialised(sandbox, now, actions),
+            Event::SpecialiseFailed { sandbox } => self.specialise_failed(sandbox, now, actions),
+            Event::Died { sandbox } => self.died(sandbox, now, actions),
+            Event::Ended { sandbox } => self.ended(sandbox, now, actions),
+            Event::Retire { version } => self.retire(version, now, actions),
+            Event::Drain => self.drain(now, actions),
+            Event::Tick => self.tick(now, actions),
+        }
+    }
+
+    /// Calls running.
+    pub fn active(&self) -> usize {
+        self.taken.active
+    }
+
+    /// Callers waiting for a sandbox.
+    pub fn waiting(&self) -> usize {
+        self.waiters.len()
+    }
+
+    /// Sandboxes alive in any way.
+    pub fn sandboxes(&self) -> usize {
+        self.sandboxes.len()
+    }
+
+    /// An id for a sandbox that is not the pool's: one that compiles, say.
+    pub fn reserve_id(&mut self) -> SandboxId {
+        let id = SandboxId(self.next_sandbox);
+        self.next_sandbox += 1;
+        id
+    }
+
+    /// Memory promised to them.
+    pub fn memory_mb(&self) -> u64 {
+        self.taken.memory_mb
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// By `Runtime as usize`. O(sandboxes): for views, not for decisions.
+    pub fn counts(&self) -> [Counts; RUNTIMES] {
+        let mut all = [Counts::default(); RUNTIMES];
+        for (_, sandbox) in self.sandboxes.iter() {
+            let counts = &mut all[sandbox.runtime as usize];
+            counts.frozen += u32::from(sandbox.frozen);
+            *match sandbox.state {
+                State::Starting { .. } | State::Specialising { .. } => &mut counts.starting,
+                State::Generic => &mut counts.prewarmed,
+                State::Idle { .. } => &mut counts.warm,
+                State::Busy { .. } => &mut counts.busy,
+                State::Ending => &mut counts.ending,
+            } += 1;
+        }
+        all
+    }
+
+    fn checkin(&mut self, id: SandboxId, reusable: bool, now: Duration, out: &mut Vec<Action>) {
+        let Some(&slot) = self.by_id.get(&id) else { return };
+        let State::Busy { version } = self.sandboxes[slot].state else { return };
+        self.versions[version].busy -= 1;
+        self.taken.active -= 1;
+        match (self.sandboxes[slot].dead, reusable) {
+            (true, _) => self.end(slot, EndReason::Died, out),
+            (false, false) => self.end(slot, EndReason::NotReusable, out),
+            (false, true) => self.make_idle(slot, version, None, now),
+        }
+        self.settle(version, now, out);
+    }
+
+    fn died(&mut self, id: SandboxId, now: Duration, out: &mut Vec<Action>) {
+        let Some(&slot) = self.by_id.get(&id) else { return };
+        match self.sandboxes[slot].state {
+            State::Idle { version, .. } => {
+                self.take_idle(slot, version);
+                self.end(slot, EndReason::Died, out);
+                self.settle(version, now, out);
+            }
+            State::Generic => {
+                self.take_generic(slot);
+                self.end(slot, EndReason::Died, out);
+                self.back_off(self.sandboxes[slot].runtime as usize, now);
+                self.grow(now, out);
+            }
+            // What is under way reports its own end; that comes first and knows more.
+            State::Starting { .. } | State::Specialising { .. } | State::Busy { .. } => {
+                self.sandboxes[slot].dead = true
+            }
+            State::Ending => {}
+        }
+    }
+
+    fn ended(&mut self, id: SandboxId, now: Duration, out: &mut Vec<Action>) {
+        let Some(&slot) = self.by_id.get(&id) else { return };
+        if self.sandboxes[slot].state != State::Ending {
+            return;
+        }
+        self.taken.ending -= 1;
+        self.taken.ending_mb -= self.sandboxes[slot].memory_mb;
+        self.forget(slot);
+        self.grow(now, out);
+    }
+
+    fn retire(&mut self, key: VersionKey, now: Duration, out: &mut Vec<Action>) {
+        let Some(&slot) = self.by_key.get(&key) else { return };
+        self.versions[slot].retired = true;
+        self.settle(slot, now, out);
+    }
+
+    fn drain(&mut self, now: Duration, out: &mut Vec<Action>) {
+        self.draining = true;
+        let versions: Vec<Slot> = self.versions.iter().map(|(slot, _)| slot).collect();
+        for version in versions {
+            self.settle(version, now, out);
+        }
+        for runtime in 0..RUNTIMES {
+            while let Some(slot) = self.runtimes[runtime].ready.front() {
+                self.take_generic(slot);
+                self.end(slot, EndReason::Draining, out);
+            }
+        }
+    }
+
+    /// The sandbox's places in the limits become those of one that is ending. It must be in no chain any more.
+    fn end(&mut self, slot: Slot, reason: EndReason, out: &mut Vec<Action>) {
+        let sandbox = &mut self.sandboxes[slot];
+        sandbox.state = State::Ending;
+        self.taken.ending += 1;
+        self.taken.ending_mb += sandbox.memory_mb;
+        out.push(Action::End { sandbox: sandbox.id, reason });
+    }
+
+    /// Nothing is left of it.
+    fn forget(&mut self, slot: Slot) {
+        if let Some(sandbox) = self.sandboxes.remove(slot) {
+            self.by_id.remove(&sandbox.id);
+            self.taken.memory_mb -= sandbox.memory_mb;
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Sandboxes that wait: idle ones of a version and generic ones, their aging, freezing and end.
+
+use std::time::Duration;
+
+use crate::domain::outcome::StartType;
+
+use super::slab::Slot;
+use super::{Action, EndReason, Pool, State};
+
+impl Pool {
+    /// When [`super::Event::Tick`] has something to do at the earliest; `None`: not before another event.
+    pub fn next_tick(&self, now: Duration) -> Option<Duration> {
+        let freeze = self.unfrozen.front().map(|slot| self.sandboxes[slot].idle_since + self.settings.freeze_after);
+        let end = self.aging.front().map(|slot| self.sandboxes[slot].idle_since + self.settings.keep_alive);
+        [freeze, end, self.next_refill(now)].into_iter().flatten().min()
+    }
+
+    pub(super) fn tick(&mut self, now: Duration, out: &mut Vec<Action>) {
+        while let Some(slot) = self.aging.front() {
+            let sandbox = &self.sandboxes[slot];
+            let State::Idle { version, .. } = sandbox.state else { break };
+            if sandbox.idle_since + self.settings.keep_alive > now {
+                break;
+            }
+            self.take_idle(slot, version);
+            self.end(slot, EndReason::KeepAlive, out);
+            self.reindex(version);
+        }
+        while let Some(slot) = self.unfrozen.front() {
+            let sandbox = &mut self.sandboxes[slot];
+            if sandbox.idle_since + self.settings.freeze_after > now {
+                break;
+            }
+            sandbox.frozen = true;
+            out.push(Action::Freeze { sandbox: sandbox.id });
+            self.unfrozen.unlink(&mut self.sandboxes, |s| &mut s.unfrozen, slot);
+        }
+        self.grow(now, out);
+    }
+
+    pub(super) fn make_idle(&mut self, slot: Slot, version: Slot, fresh: Option<StartType>, now: Duration) {
+        let sandbox = &mut self.sandboxes[slot];
+        sandbox.state = State::Idle { version, fresh };
+        sandbox.idle_since = now;
+        self.taken.idle_mb += sandbox.memory_mb;
+        self.versions[version].idle.push_back(&mut self.sandboxes, |s| &mut s.group, slot);
+        self.aging.push_back(&mut self.sandboxes, |s| &mut s.aging, slot);
+        self.unfrozen.push_back(&mut self.sandboxes, |s| &mut s.unfrozen, slot);
+    }
+
+    /// Takes an idle one out of all chains; whether it was frozen.
+    pub(super) fn take_idle(&mut self, slot: Slot, version: Slot) -> bool {
+        self.taken.idle_mb -= self.sandboxes[slot].memory_mb;
+        self.versions[version].idle.unlink(&mut self.sandboxes, |s| &mut s.group, slot);
+        self.aging.unlink(&mut self.sandboxes, |s| &mut s.aging, slot);
+        self.take_unfrozen(slot)
+    }
+
+    pub(super) fn make_generic(&mut self, slot: Slot, now: Duration) {
+        let sandbox = &mut self.sandboxes[slot];
+        sandbox.state = State::Generic;
+        sandbox.idle_since = now;
+        let runtime = sandbox.runtime as usize;
+        self.runtimes[runtime].ready.push_back(&mut self.sandboxes, |s| &mut s.group, slot);
+        self.unfrozen.push_back(&mut self.sandboxes, |s| &mut s.unfrozen, slot);
+    }
+
+    pub(super) fn take_generic(&mut self, slot: Slot) -> bool {
+        let runtime = self.sandboxes[slot].runtime as usize;
+        self.runtimes[runtime].ready.unlink(&mut self.sandboxes, |s| &mut s.group, slot);
+        self.take_unfrozen(slot)
+    }
+
+    fn take_unfrozen(&mut self, slot: Slot) -> bool {
+        let was_frozen = std::mem::take(&mut self.sandboxes[slot].frozen);
+        if !was_frozen {
+            self.unfrozen.unlink(&mut self.sandboxes, |s| &mut s.unfrozen, slot);
+        }
+        was_frozen
+    }
+
+    /// Ends idle sandboxes of a version that is not to keep any beyond what its waiters need.
+    pub(super) fn trim(&mut self, version: Slot, out: &mut Vec<Action>) {
+        let reason = match (self.draining, self.versions[version].retired) {
+            (true, _) => EndReason::Draining,
+            (_, true) => EndReason::Retired,
+            _ => return,
+        };
+        while self.versions[version].idle.len() > self.versions[version].waiters.len() {
+            let Some(slot) = self.versions[version].idle.front() else { return };
+            self.take_idle(slot, version);
+            self.end(slot, reason, out);
+        }
+    }
+}

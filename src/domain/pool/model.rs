@@ -1,0 +1,299 @@
+//! Random histories: a model executor starts, specialises, loses and kills sandboxes as it likes, and the pool's promises hold
+//! after every event.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::tests::{settings, version_of};
+use super::*;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Checkout(usize),
+    /// One of those that wait.
+    Cancel(usize),
+    /// One of those on their way to a report succeeds (or fails).
+    Report(usize, bool),
+    Checkin(usize, bool),
+    Die(usize),
+    Retire(usize),
+    Tick(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let any = 0usize..1000;
+    prop_oneof![
+        8 => (0usize..6).prop_map(Step::Checkout),
+        1 => any.clone().prop_map(Step::Cancel),
+        8 => (any.clone(), prop::bool::weighted(0.85)).prop_map(|(at, ok)| Step::Report(at, ok)),
+        6 => (any.clone(), prop::bool::weighted(0.9)).prop_map(|(at, ok)| Step::Checkin(at, ok)),
+        1 => any.prop_map(Step::Die),
+        1 => (0usize..6).prop_map(Step::Retire),
+        2 => (0u64..400).prop_map(Step::Tick),
+    ]
+}
+
+fn limits() -> impl Strategy<Value = Settings> {
+    (1usize..9, 1usize..6, 1usize..4, 1usize..5, 1usize..20, 64u64..900, 0usize..3, 0usize..2).prop_map(
+        |(sandboxes_max, concurrency_max, starting_max, per_version_max, waiters_max, memory_budget_mb, a, b)| {
+            let mut prewarmed = [0; RUNTIMES];
+            (prewarmed[Runtime::Python as usize], prewarmed[Runtime::Nodejs as usize]) = (a, b);
+            Settings {
+                sandboxes_max,
+                concurrency_max,
+                starting_max,
+                per_version_max,
+                waiters_max,
+                memory_budget_mb,
+                prewarmed,
+                keep_alive: Duration::from_millis(1500),
+                ..settings()
+            }
+        },
+    )
+}
+
+/// What the executor knows of a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    Starting,
+    Generic,
+    Specialising(VersionKey),
+    Idle(VersionKey),
+    Busy(VersionKey),
+    Ending,
+}
+
+struct World {
+    pool: Pool,
+    now: Duration,
+    versions: Vec<Arc<Version>>,
+    sandboxes: BTreeMap<SandboxId, (Runtime, At)>,
+    seen: BTreeSet<SandboxId>,
+    /// Waiters not answered, in order of arrival: ids grow.
+    waiting: BTreeMap<WaiterId, VersionKey>,
+    next_waiter: u64,
+}
+
+impl World {
+    fn new(settings: Settings) -> Self {
+        let versions = (0..6)
+            .map(|n| {
+                version_of(n, if n % 3 == 2 { Runtime::Nodejs } else { Runtime::Python }, 64 * (1 + (n as u32) % 4))
+            })
+            .collect();
+        Self {
+            pool: Pool::new(settings),
+            now: Duration::from_secs(1),
+            versions,
+            sandboxes: BTreeMap::new(),
+            seen: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            next_waiter: 1,
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Checkout(at) => {
+                let (waiter, version) = (WaiterId(self.next_waiter), self.versions[at].clone());
+                self.next_waiter += 1;
+                self.waiting.insert(waiter, version.key());
+                self.apply(Event::Checkout { waiter, version: &version });
+            }
+            Step::Cancel(at) => {
+                let Some(waiter) = pick(self.waiting.keys(), at) else { return };
+                self.waiting.remove(&waiter);
+                self.apply(Event::Cancel { waiter });
+            }
+            Step::Report(at, ok) => self.report(at, ok),
+            Step::Checkin(at, reusable) => {
+                let Some(sandbox) = self.pick(at, |at| matches!(at, At::Busy(_))) else { return };
+                self.check_in(sandbox, reusable);
+            }
+            Step::Die(at) => {
+                let Some(sandbox) = self.pick(at, |at| at != At::Starting) else { return };
+                self.apply(Event::Died { sandbox });
+            }
+            Step::Retire(at) => self.apply(Event::Retire { version: self.versions[at].key() }),
+            Step::Tick(ms) => {
+                self.now += Duration::from_millis(ms);
+                self.apply(Event::Tick);
+            }
+        }
+    }
+
+    fn check_in(&mut self, sandbox: SandboxId, reusable: bool) {
+        if let Some((_, at)) = self.sandboxes.get_mut(&sandbox)
+            && let At::Busy(version) = *at
+        {
+            *at = At::Idle(version);
+        }
+        self.apply(Event::Checkin { sandbox, reusable });
+    }
+
+    fn report(&mut self, at: usize, ok: bool) {
+        let Some(sandbox) = self.pick(at, |at| matches!(at, At::Starting | At::Specialising(_) | At::Ending)) else {
+            return;
+        };
+        let runtime = self.sandboxes[&sandbox].0;
+        match (self.sandboxes[&sandbox].1, ok) {
+            (At::Starting, true) => {
+                self.sandboxes.insert(sandbox, (runtime, At::Generic));
+                self.apply(Event::Started { sandbox });
+            }
+            (At::Starting, false) => {
+                self.sandboxes.remove(&sandbox);
+                self.apply(Event::StartFailed { sandbox });
+            }
+            (At::Specialising(version), true) => {
+                self.sandboxes.insert(sandbox, (runtime, At::Idle(version)));
+                self.apply(Event::Specialised { sandbox });
+            }
+            (At::Specialising(_), false) => self.apply(Event::SpecialiseFailed { sandbox }),
+            (At::Ending, _) => {
+                self.sandboxes.remove(&sandbox);
+                self.apply(Event::Ended { sandbox });
+            }
+            _ => unreachable!("picked above"),
+        }
+    }
+
+    fn pick(&self, at: usize, wanted: impl Fn(At) -> bool) -> Option<SandboxId> {
+        pick(self.sandboxes.iter().filter(|(_, (_, at))| wanted(*at)).map(|(id, _)| id), at)
+    }
+
+    fn apply(&mut self, event: Event<'_>) {
+        let mut actions = Vec::new();
+        let coming = |pool: &Pool| -> BTreeMap<VersionKey, usize> {
+            pool.versions.iter().map(|(_, version)| (version.version.key(), version.coming)).collect()
+        };
+        let before = coming(&self.pool);
+        self.pool.apply(event, self.now, &mut actions);
+        for action in actions {
+            self.obey(action);
+        }
+        for (_, version) in self.pool.versions.iter() {
+            let ordered = version.coming > before.get(&version.version.key()).copied().unwrap_or(0);
+            let enough = version.coming + version.idle.len() <= version.waiters.len();
+            assert!(!ordered || enough, "no more are ordered than callers wait");
+        }
+        self.check();
+    }
+
+    fn obey(&mut self, action: Action) {
+        match action {
+            Action::Assign { waiter, sandbox, .. } => {
+                let version = self.waiting.remove(&waiter).expect("answered once");
+                let older = self.waiting.iter().find(|(other, key)| **other < waiter && **key == version);
+                assert_eq!(older, None, "an older waiter of the version is passed over");
+                self.change(sandbox, |at| at == At::Idle(version), At::Busy(version));
+            }
+            Action::Refuse { waiter, .. } => assert!(self.waiting.remove(&waiter).is_some(), "answered once"),
+            Action::Start { sandbox, runtime } => {
+                assert!(self.seen.insert(sandbox), "ids are never used twice");
+                self.sandboxes.insert(sandbox, (runtime, At::Starting));
+            }
+            Action::Specialise { sandbox, version } => {
+                assert_eq!(self.sandboxes[&sandbox].0, version.runtime);
+                self.change(sandbox, |at| at == At::Generic, At::Specialising(version.key()));
+            }
+            Action::Freeze { sandbox } => {
+                assert!(matches!(self.sandboxes[&sandbox].1, At::Idle(_) | At::Generic));
+            }
+            Action::End { sandbox, .. } => self.change(sandbox, |at| at != At::Ending, At::Ending),
+        }
+    }
+
+    fn change(&mut self, sandbox: SandboxId, from: impl Fn(At) -> bool, to: At) {
+        let (_, at) = self.sandboxes.get_mut(&sandbox).expect("a sandbox that is there");
+        assert!(from(*at), "{sandbox} can't go from {at:?} to {to:?}");
+        *at = to;
+    }
+
+    fn check(&self) {
+        let (pool, settings) = (&self.pool, &self.pool.settings);
+        assert_eq!(pool.waiting(), self.waiting.len());
+        assert_eq!(pool.by_waiter.len(), self.waiting.len());
+        assert_eq!(pool.sandboxes(), self.sandboxes.len());
+        assert_eq!(pool.by_id.len(), self.sandboxes.len());
+        assert_eq!(pool.by_key.len(), pool.versions.len());
+        assert!(pool.sandboxes() <= settings.sandboxes_max);
+        assert!(pool.memory_mb() <= settings.memory_budget_mb);
+        assert_eq!(pool.memory_mb(), pool.sandboxes.iter().map(|(_, s)| s.memory_mb).sum::<u64>());
+        assert!(pool.waiting() <= settings.waiters_max);
+        assert!(self.count(|at| at == At::Starting) <= settings.starting_max);
+        let busy = self.count(|at| matches!(at, At::Busy(_)));
+        assert!(busy <= settings.concurrency_max && busy == pool.active());
+        assert!(busy == settings.concurrency_max || pool.servable.is_empty(), "a call may run, and could");
+        self.check_oldest();
+        for (slot, version) in pool.versions.iter() {
+            self.check_version(slot, version);
+        }
+    }
+
+    /// The oldest in need waits for a limit, not for nothing.
+    fn check_oldest(&self) {
+        let (pool, settings) = (&self.pool, &self.pool.settings);
+        let Some((_, slot)) = pool.wanting.first() else { return };
+        let version = &pool.versions[*slot];
+        let generic = !pool.runtimes[version.version.runtime as usize].ready.is_empty();
+        let slots_full = !generic && pool.taken.starting == settings.starting_max;
+        let spare_mb = if generic { GENERIC_MEMORY_MB } else { 0 };
+        let no_memory = pool.memory_mb() + version.charge_mb() - spare_mb > settings.memory_budget_mb;
+        let no_place = !generic && pool.sandboxes() == settings.sandboxes_max;
+        assert!(slots_full || no_memory || no_place, "the oldest could be helped");
+    }
+
+    fn check_version(&self, slot: Slot, version: &VersionPool) {
+        let key = version.version.key();
+        assert!(version.sandboxes() + version.waiters.len() > 0, "nothing is kept of a version that is over");
+        assert!(version.sandboxes() <= self.pool.settings.per_version_max);
+        assert_eq!(version.busy, self.count(|at| at == At::Busy(key)));
+        assert_eq!(version.idle.len(), self.count(|at| at == At::Idle(key)));
+        assert_eq!(version.waiters.len(), self.waiting.values().filter(|waiting| **waiting == key).count());
+        assert!(version.counting_on <= version.waiters.len());
+        assert_eq!(version.servable_at.is_some(), self.pool.servable.iter().any(|(_, at)| *at == slot));
+        assert_eq!(version.wanting_at.is_some(), self.pool.wanting.iter().any(|(_, at)| *at == slot));
+    }
+
+    fn count(&self, wanted: impl Fn(At) -> bool) -> usize {
+        self.sandboxes.values().filter(|(_, at)| wanted(*at)).count()
+    }
+
+    /// Everything under way ends well: calls end, creations succeed, endings are confirmed.
+    fn finish(&mut self) {
+        for _ in 0..2000 {
+            if let Some(busy) = self.pick(0, |at| matches!(at, At::Busy(_))) {
+                self.check_in(busy, true);
+            }
+            self.report(0, true);
+            if self.waiting.is_empty() && self.count(|at| !matches!(at, At::Idle(_) | At::Generic)) == 0 {
+                return;
+            }
+        }
+        panic!("{} still wait, sandboxes are {:?}", self.waiting.len(), self.sandboxes);
+    }
+}
+
+fn pick<'a, T: Copy + 'a>(mut from: impl Iterator<Item = &'a T> + Clone, at: usize) -> Option<T> {
+    let len = from.clone().count();
+    (len > 0).then(|| from.nth(at % len).copied()).flatten()
+}
+
+proptest! {
+    #[test]
+    fn promises_hold_whatever_happens(settings in limits(), steps in prop::collection::vec(step(), 1..250)) {
+        let mut world = World::new(settings);
+        for step in &steps {
+            world.step(step);
+        }
+        world.finish();
+        world.apply(Event::Drain);
+        world.finish();
+        prop_assert_eq!(world.sandboxes.len(), 0, "a drained pool is empty");
+        prop_assert_eq!(world.pool.taken, Taken::default());
+        prop_assert!(world.pool.versions.len() + world.pool.by_id.len() + world.pool.by_waiter.len() == 0);
+    }
+}

@@ -1,0 +1,92 @@
+//! Sandboxes to waiters: the oldest that can be served, whenever a call may run; and the lines versions stand in.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::domain::outcome::StartType;
+
+use super::slab::Slot;
+use super::{Action, Pool, State, WaiterId};
+
+impl Pool {
+    /// After a version's sandboxes changed: serve, end what is not wanted, create what is.
+    pub(super) fn settle(&mut self, version: Slot, now: Duration, out: &mut Vec<Action>) {
+        self.place_in_line(version);
+        self.serve(out);
+        self.trim(version, out);
+        self.reindex(version);
+        self.grow(now, out);
+    }
+
+    /// Gives calls that may run to the oldest waiters that can be served.
+    pub(super) fn serve(&mut self, out: &mut Vec<Action>) {
+        while self.taken.active < self.settings.concurrency_max {
+            let Some(&(_, version)) = self.servable.first() else { return };
+            let Some(front) = self.versions[version].waiters.front() else { return };
+            let Some(sandbox) = self.versions[version].idle.back() else { return };
+            let Some(waiter) = self.leave(front) else { return };
+            let pool = &mut self.versions[version];
+            let counted = pool.counting_on > 0;
+            pool.counting_on = pool.counting_on.saturating_sub(1);
+            let start_type = match self.sandboxes[sandbox].state {
+                State::Idle { fresh: Some(fresh), .. } => fresh,
+                _ if counted => StartType::Stolen,
+                _ => StartType::Warm,
+            };
+            self.assign(sandbox, version, waiter.id, start_type, out);
+            self.place_in_line(version);
+        }
+    }
+
+    pub(super) fn assign(
+        &mut self,
+        slot: Slot,
+        version: Slot,
+        waiter: WaiterId,
+        start_type: StartType,
+        out: &mut Vec<Action>,
+    ) {
+        let was_frozen = self.take_idle(slot, version);
+        let sandbox = &mut self.sandboxes[slot];
+        sandbox.state = State::Busy { version };
+        self.versions[version].busy += 1;
+        self.taken.active += 1;
+        out.push(Action::Assign { waiter, sandbox: sandbox.id, start_type, was_frozen });
+    }
+
+    /// Brings a version's places in line up to date, and forgets it when nothing is left of it.
+    pub(super) fn reindex(&mut self, slot: Slot) {
+        self.place_in_line(slot);
+        let version = &self.versions[slot];
+        if version.waiters.is_empty() && version.sandboxes() == 0 {
+            let key = version.version.key();
+            self.versions.remove(slot);
+            self.by_key.remove(&key);
+        }
+    }
+
+    /// Where a version stands in `servable` and `wanting`.
+    pub(super) fn place_in_line(&mut self, slot: Slot) {
+        let most = self.settings.per_version_max.min(self.settings.concurrency_max);
+        let version = &mut self.versions[slot];
+        let oldest = version.waiters.front().map(|front| self.waiters[front].seq);
+        let (waiting, idle) = (version.waiters.len(), version.idle.len());
+        let wants = waiting > idle + version.coming && version.sandboxes() < most;
+        place(&mut self.servable, &mut version.servable_at, slot, oldest.filter(|_| idle > 0));
+        place(&mut self.wanting, &mut version.wanting_at, slot, oldest.filter(|_| wants));
+    }
+}
+
+/// Moves a version to `wanted` in an index, from where it is.
+fn place(index: &mut BTreeSet<(u64, Slot)>, at: &mut Option<u64>, slot: Slot, wanted: Option<u64>) {
+    if *at == wanted {
+        return;
+    }
+    if let Some(old) = *at {
+        index.remove(&(old, slot));
+    }
+    if let Some(new) = wanted {
+        index.insert((new, slot));
+    }
+    *at = wanted;
+}

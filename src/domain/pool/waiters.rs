@@ -1,0 +1,88 @@
+//! Callers: those served at once, those that wait, those that give up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::domain::function::Version;
+use crate::domain::ids::VersionKey;
+use crate::domain::outcome::StartType;
+
+use super::slab::{Chain, Link, Slot};
+use super::{Action, Pool, Refusal, VersionPool, Waiter, WaiterId};
+
+impl Pool {
+    pub(super) fn checkout(&mut self, waiter: WaiterId, version: &Arc<Version>, now: Duration, out: &mut Vec<Action>) {
+        if self.draining {
+            return out.push(Action::Refuse { waiter, reason: Refusal::Draining });
+        }
+        let key = version.key();
+        let known = self.by_key.get(&key).copied();
+        if let Some(slot) = known
+            && self.taken.active < self.settings.concurrency_max
+            && let Some(sandbox) = self.versions[slot].idle.back()
+        {
+            // Nobody else waits for this one: with a call to spare, whoever could be served has been.
+            return self.assign(sandbox, slot, waiter, StartType::Warm, out);
+        }
+        if self.waiters.len() >= self.settings.waiters_max {
+            return out.push(Action::Refuse { waiter, reason: Refusal::WaitersFull });
+        }
+        if u64::from(version.memory_mb) > self.settings.memory_budget_mb {
+            return out.push(Action::Refuse { waiter, reason: Refusal::TooLarge });
+        }
+        let slot = known.unwrap_or_else(|| self.add_version(key, version));
+        self.join(waiter, slot);
+        self.reindex(slot);
+        self.grow(now, out);
+        // With none ordered for it, it counts on one whose own waiter is gone.
+        if let Some(&at) = self.by_key.get(&key) {
+            let version = &mut self.versions[at];
+            if version.counting_on + 1 == version.waiters.len() && version.counting_on < version.coming {
+                version.counting_on += 1;
+            }
+        }
+    }
+
+    pub(super) fn add_version(&mut self, key: VersionKey, version: &Arc<Version>) -> Slot {
+        let slot = self.versions.insert(VersionPool {
+            version: version.clone(),
+            idle: Chain::new(),
+            waiters: Chain::new(),
+            coming: 0,
+            busy: 0,
+            counting_on: 0,
+            retired: false,
+            servable_at: None,
+            wanting_at: None,
+        });
+        self.by_key.insert(key, slot);
+        slot
+    }
+
+    pub(super) fn join(&mut self, id: WaiterId, version: Slot) {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        let slot = self.waiters.insert(Waiter { id, seq, version, link: Link::default() });
+        self.by_waiter.insert(id, slot);
+        self.versions[version].waiters.push_back(&mut self.waiters, |w| &mut w.link, slot);
+    }
+
+    /// Takes a waiter out of its queue.
+    pub(super) fn leave(&mut self, slot: Slot) -> Option<Waiter> {
+        let version = self.waiters[slot].version;
+        self.versions[version].waiters.unlink(&mut self.waiters, |w| &mut w.link, slot);
+        let waiter = self.waiters.remove(slot)?;
+        self.by_waiter.remove(&waiter.id);
+        Some(waiter)
+    }
+
+    pub(super) fn cancel(&mut self, id: WaiterId, now: Duration, out: &mut Vec<Action>) {
+        let Some(&slot) = self.by_waiter.get(&id) else { return };
+        let Some(waiter) = self.leave(slot) else { return };
+        let version = &mut self.versions[waiter.version];
+        version.counting_on = version.counting_on.min(version.waiters.len());
+        self.trim(waiter.version, out);
+        self.reindex(waiter.version);
+        self.grow(now, out);
+    }
+}

@@ -1,0 +1,250 @@
+//! The node: the one room that knows every adapter. Puts the roles together, runs them, and takes them down in order.
+//!
+//! ```text
+//! build:  store → sandboxes → worker → controller → listener
+//! down:   cordon → stop polling → drain → return leases → end sandboxes → flush → exit code      (a second signal: at once)
+//! ```
+
+mod identity;
+mod packages;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::adapters::embedded::{Embedded, OpenError};
+use crate::adapters::system_clock::SystemClock;
+use crate::config::{Config, Role};
+use crate::controller::{self, Controller, ControllerPorts};
+use crate::ports::clock::Clock;
+use crate::ports::executor::LogSinks;
+use crate::ports::sandbox::SandboxError;
+use crate::sandbox::LinuxSandboxes;
+use crate::worker::{Identity, Machine, Metrics, Worker, WorkerPorts};
+
+use packages::ZipPackages;
+
+/// Exit code when the node could not start for a reason outside its configuration.
+const EXIT_PLATFORM: u8 = 3;
+/// Exit code when the configuration asks for what can't be had.
+const EXIT_USAGE: u8 = 2;
+
+/// Why a node could not start. Each is one sentence that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("role = \"{0}\" needs the fleet's backends, which this build does not have; run role = \"both\"")]
+    Role(&'static str),
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    #[error(transparent)]
+    Sandboxes(#[from] SandboxError),
+    #[error("listen on {address}: {cause}; choose another with --listen")]
+    Listen { address: std::net::SocketAddr, cause: std::io::Error },
+    #[error("{step}: {cause}")]
+    Step { step: &'static str, cause: String },
+}
+
+/// What a node is given by whoever starts it.
+pub struct Surroundings {
+    /// This executable, which sandboxes are launched by.
+    pub executable: PathBuf,
+    /// Where interpreters are looked for, as in `PATH`.
+    pub path: String,
+}
+
+/// A node that is up: everything started, the listener bound.
+pub struct Node {
+    config: Arc<Config>,
+    store: Embedded,
+    sandboxes: Arc<LinuxSandboxes>,
+    worker: Arc<Worker>,
+    controller: Arc<Controller>,
+    listener: TcpListener,
+    /// Path of the admin key, if this start made it.
+    new_key: Option<PathBuf>,
+}
+
+/// Runs a node until it is told to stop. The exit code.
+pub async fn run(config: Config, surroundings: Surroundings) -> ExitCode {
+    let signals = Signals::new();
+    let node = match Node::build(Arc::new(config), &surroundings).await {
+        Ok(node) => node,
+        Err(error) => {
+            tracing::error!(%error, "the node can't start");
+            return ExitCode::from(if matches!(error, StartError::Role(_)) { EXIT_USAGE } else { EXIT_PLATFORM });
+        }
+    };
+    match signals {
+        Ok(signals) => node.run(signals).await,
+        Err(error) => {
+            tracing::error!(%error, "signals can't be watched");
+            ExitCode::from(EXIT_PLATFORM)
+        }
+    }
+}
+
+/// The signals that end a node.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+impl Node {
+    /// Starts everything, up to a listener that answers nobody yet.
+    pub async fn build(config: Arc<Config>, surroundings: &Surroundings) -> Result<Self, StartError> {
+        match config.role {
+            Role::Both => {}
+            Role::Controller => return Err(StartError::Role("controller")),
+            Role::Worker => return Err(StartError::Role("worker")),
+        }
+        let registry = prometheus::Registry::new();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let store = Embedded::open_metered(&config.data_dir, &config, clock.clone(), &registry)?;
+        let instance = identity::instance(&config.data_dir);
+        let listener = bind(&config).await?;
+        let address = listener.local_addr().map_err(step("read the listener's address"))?;
+        let sandboxes =
+            LinuxSandboxes::open(config.clone(), &instance, &surroundings.executable, &surroundings.path).await?;
+        let sandboxes = Arc::new(sandboxes);
+        let packages = Arc::new(ZipPackages::new(config.limits.clone()));
+        let worker = Worker::new(
+            WorkerPorts {
+                sandboxes: sandboxes.clone(),
+                packages: packages.clone(),
+                queue: store.queue.clone(),
+                invocations: store.invocations.clone(),
+                registry: store.registry.clone(),
+                artifacts: store.artifacts.clone(),
+                bus: store.bus.clone(),
+                clock: clock.clone(),
+            },
+            config.clone(),
+            Identity {
+                id: identity::worker_id(),
+                address: address.to_string(),
+                machine: Machine::detect(),
+                runtimes: sandboxes.runtimes(),
+            },
+            Arc::new(Metrics::new(&registry)),
+        )
+        .map_err(step("open the code cache"))?;
+        let controller = Controller::new(
+            ControllerPorts {
+                registry: store.registry.clone(),
+                invocations: store.invocations.clone(),
+                queue: store.queue.clone(),
+                dead_letters: store.dead_letters.clone(),
+                artifacts: store.artifacts.clone(),
+                keys: store.keys.clone(),
+                bus: store.bus.clone(),
+                clock: clock.clone(),
+                executor: worker.clone(),
+                builder: worker.clone(),
+                packages,
+            },
+            config.clone(),
+            registry,
+        );
+        let listeners: Weak<dyn LogSinks> = Arc::downgrade(&(controller.clone() as Arc<dyn LogSinks>));
+        worker.listen(listeners);
+        worker.start();
+        let new_key = controller::auth::ensure_admin_key(store.keys.as_ref(), &config.data_dir, clock.now())
+            .await
+            .map_err(step("make the admin key"))?;
+        std::fs::write(config.data_dir.join("address"), address.to_string()).map_err(step("write the address file"))?;
+        Ok(Self { config, store, sandboxes, worker, controller, listener, new_key })
+    }
+
+    /// Serves until a signal, then takes everything down.
+    async fn run(self, mut signals: Signals) -> ExitCode {
+        self.greet();
+        let Self { config, store, sandboxes, worker, controller, listener, .. } = self;
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let serving = tokio::spawn(controller::serve(listener, controller, async {
+            // Either way it is time to stop.
+            let _ = stopped.await;
+        }));
+        let name = signals.next().await;
+        tracing::info!(signal = name, drain_ms = config.shutdown.drain_ms, "stopping: running calls may finish");
+        let down = async {
+            // Nobody listens only if the server has ended already.
+            let _ = stop.send(());
+            let within = Duration::from_millis(config.shutdown.drain_ms);
+            let (finished, served) = tokio::join!(worker.drain(within), serving);
+            if let Err(error) = served {
+                tracing::error!(%error, "the server failed");
+            }
+            sandboxes.close().await;
+            store.close().await;
+            let _ = std::fs::remove_file(config.data_dir.join("address"));
+            finished
+        };
+        tokio::select! {
+            finished = down => {
+                tracing::info!(all_calls_finished = finished, "stopped");
+                ExitCode::SUCCESS
+            }
+            again = signals.next() => {
+                tracing::warn!(signal = again, "second signal: ending at once");
+                // The launcher ends the sandboxes when this process is gone; what was accepted is in the store.
+                std::process::exit(i32::from(EXIT_PLATFORM))
+            }
+        }
+    }
+
+    /// Says what runs, where, and what to do next.
+    fn greet(&self) {
+        for warning in self.sandboxes.warnings() {
+            tracing::warn!(weakness = %warning, "ISOLATION IS WEAKER THAN IT SHOULD BE");
+        }
+        let interpreters = self.sandboxes.interpreters();
+        for problem in [&interpreters.python, &interpreters.node].into_iter().filter_map(|found| found.as_ref().err()) {
+            tracing::warn!(%problem, "a runtime is not available");
+        }
+        let Ok(address) = self.listener.local_addr() else { return };
+        tracing::info!(
+            %address,
+            data_dir = %self.config.data_dir.display(),
+            cgroups = self.sandboxes.cgroups(),
+            version = env!("CARGO_PKG_VERSION"),
+            "faasd is up"
+        );
+        if let Some(path) = &self.new_key {
+            tracing::info!(path = %path.display(), "made the admin key; only this file has it");
+            tracing::info!(
+                "try: curl -H \"x-api-key: $(cat {})\" http://{address}/functions",
+                absolute(path).display()
+            );
+        }
+    }
+}
+
+async fn bind(config: &Config) -> Result<TcpListener, StartError> {
+    let address = config.listen;
+    TcpListener::bind(address).await.map_err(|cause| StartError::Listen { address, cause })
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+fn step<E: std::fmt::Display>(step: &'static str) -> impl Fn(E) -> StartError {
+    move |error| StartError::Step { step, cause: error.to_string() }
+}

@@ -1,0 +1,513 @@
+//! The runner's states and its loop: what the daemon, the program and its Runtime API calls do to each other.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Instant;
+
+use std::os::unix::process::ExitStatusExt;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, raise};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use super::api::{self, Api, ConnectionId};
+use super::build;
+use super::daemon::{Daemon, Frame};
+use super::http;
+use super::printed::{self, Value};
+use super::program::{self, Program, Start};
+use crate::domain::function::Runtime;
+use crate::runtime::wire::{Invoke, Kind, ResultMeta, RuntimeError, Specialise};
+
+const DEFAULT_PATH: (&str, &str) = ("PATH", "/usr/local/bin:/usr/bin:/bin");
+
+/// What the loop woke up for.
+enum Event {
+    Daemon,
+    Signal,
+    Listener,
+    Connection(ConnectionId),
+    Stdin,
+    Stdout,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    /// Started before the first call, or found to be asking for calls: stays, and its end is ours.
+    Server,
+    /// Started for each call; may still turn out to be a server.
+    PerCall,
+    /// The compiler.
+    Build,
+}
+
+enum Phase {
+    Generic,
+    /// The program was started and has not asked for an invocation yet.
+    Starting,
+    Idle,
+    Running(Running),
+}
+
+/// The call at hand.
+struct Running {
+    id: String,
+    deadline_ms: u64,
+    model_id: Option<String>,
+    payload: Vec<u8>,
+    started: Instant,
+    /// Whether a program that asked for it has it.
+    handed_over: bool,
+}
+
+pub(super) struct Service {
+    daemon: Daemon,
+    signals: SignalFd,
+    blocked: SigSet,
+    stdout: File,
+    api: Option<Api>,
+    specialise: Option<Specialise>,
+    life: Life,
+    phase: Phase,
+    program: Option<Program>,
+    /// SIGTERM came: the program has it too; when it ends, so do we.
+    terminating: bool,
+}
+
+impl Service {
+    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+        let mut blocked = SigSet::empty();
+        blocked.add(Signal::SIGCHLD);
+        blocked.add(Signal::SIGTERM);
+        blocked.thread_block()?;
+        let signals = SignalFd::with_flags(&blocked, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        // Past std's buffer: what the program printed must be out before its result.
+        let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        Ok(Self {
+            daemon: Daemon::new(socket),
+            signals,
+            blocked,
+            stdout,
+            api: None,
+            specialise: None,
+            life: Life::PerCall,
+            phase: Phase::Generic,
+            program: None,
+            terminating: false,
+        })
+    }
+
+    /// Returns when the daemon has hung up.
+    pub fn run(&mut self) -> io::Result<()> {
+        self.daemon.ready()?;
+        loop {
+            for event in self.wait()? {
+                match event {
+                    Event::Daemon => {
+                        if !self.daemon.fill()? {
+                            return Ok(());
+                        }
+                        while let Some(frame) = self.daemon.next()? {
+                            self.frame(frame)?;
+                        }
+                    }
+                    Event::Signal => self.signals_came()?,
+                    Event::Listener => self.api.as_mut().map_or(Ok(()), Api::accept)?,
+                    Event::Connection(id) => self.connection_is_readable(id)?,
+                    Event::Stdin => self.program.iter_mut().for_each(Program::feed),
+                    Event::Stdout => self.drain()?,
+                }
+            }
+        }
+    }
+
+    fn wait(&self) -> io::Result<Vec<Event>> {
+        let mut events = vec![Event::Daemon, Event::Signal];
+        let mut fds = vec![
+            PollFd::new(self.daemon.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+        ];
+        if let Some(api) = &self.api {
+            events.push(Event::Listener);
+            fds.push(PollFd::new(api.listener(), PollFlags::POLLIN));
+            for (id, fd) in api.connections() {
+                events.push(Event::Connection(id));
+                fds.push(PollFd::new(fd, PollFlags::POLLIN));
+            }
+        }
+        if let Some((stdin, _)) = self.program.as_ref().and_then(|program| program.stdin.as_ref()) {
+            events.push(Event::Stdin);
+            fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLOUT));
+        }
+        if let Some(stdout) = self.program.as_ref().and_then(|program| program.stdout.as_ref()) {
+            events.push(Event::Stdout);
+            fds.push(PollFd::new(stdout.as_fd(), PollFlags::POLLIN));
+        }
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) => {}
+            Err(nix::errno::Errno::EINTR) => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        }
+        let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
+        Ok(events.into_iter().zip(ready).filter_map(|(event, ready)| ready.then_some(event)).collect())
+    }
+
+    // --- the daemon
+
+    fn frame(&mut self, frame: Frame) -> io::Result<()> {
+        match (frame.kind, &self.phase) {
+            (Kind::Specialise, Phase::Generic) => {
+                let specialise = serde_json::from_slice(&frame.meta)?;
+                if let Err(error) = self.become_function(specialise) {
+                    self.daemon.specialised(Some(error))?;
+                }
+                Ok(())
+            }
+            (Kind::Invoke, Phase::Idle) => {
+                let invoke: Invoke<'_> = serde_json::from_slice(&frame.meta)?;
+                self.phase = Phase::Running(Running {
+                    id: invoke.id.to_owned(),
+                    deadline_ms: invoke.deadline_ms,
+                    model_id: invoke.model_id.map(str::to_owned),
+                    payload: frame.body,
+                    started: Instant::now(),
+                    handed_over: false,
+                });
+                self.begin()
+            }
+            (kind, _) => Err(io::Error::other(format!("the daemon sent {kind:?} out of order"))),
+        }
+    }
+
+    /// Answers with SPECIALISED, now or when the program first asks for an invocation.
+    fn become_function(&mut self, mut specialise: Specialise) -> Result<(), RuntimeError> {
+        let failed = |step: &str, error: io::Error| platform_error(format!("{step}: {error}"));
+        specialise.env.entry(DEFAULT_PATH.0.to_owned()).or_insert_with(|| DEFAULT_PATH.1.to_owned());
+        if specialise.build.is_some() {
+            self.life = Life::Build;
+            build::add_environment(&mut specialise);
+            let sources = build::directory(&specialise);
+            build::copy_sources(Path::new(&specialise.task_root), &sources)
+                .map_err(|error| failed("copy the sources", error))?;
+        } else {
+            let api = Api::listen().map_err(|error| failed("listen for the Runtime API", error))?;
+            specialise.env.insert("AWS_LAMBDA_RUNTIME_API".to_owned(), api.address());
+            self.api = Some(api);
+        }
+        let path = program_path(&specialise);
+        let starts_now = specialise.runtime == Runtime::Provided && self.life != Life::Build;
+        if self.life != Life::Build {
+            program::check(&path)?;
+        }
+        self.specialise = Some(specialise);
+        if starts_now {
+            self.life = Life::Server;
+            self.start_program(Command::new(&path), None, false)
+                .map_err(|error| program::not_started(&path, &error))?;
+            self.phase = Phase::Starting;
+            return self.look_after_program().map_err(|error| failed("look after the program", error));
+        }
+        self.phase = Phase::Idle;
+        self.daemon.specialised(None).map_err(|error| failed("answer", error))
+    }
+
+    fn start_program(&mut self, command: Command, input: Option<Vec<u8>>, captured: bool) -> io::Result<()> {
+        let Some(specialise) = &self.specialise else { return Err(io::Error::other("not specialised")) };
+        let sources = build::directory(specialise);
+        let directory = if self.life == Life::Build { sources.as_path() } else { Path::new(&specialise.task_root) };
+        let mut env = specialise.env.clone();
+        if let Phase::Running(call) = &self.phase {
+            env.insert("JOB_ID".to_owned(), call.id.clone());
+            env.extend(call.model_id.clone().map(|model_id| ("MODEL_ID".to_owned(), model_id)));
+            if program::fits_environment("PAYLOAD", &call.payload)
+                && let Ok(payload) = String::from_utf8(call.payload.clone())
+            {
+                env.insert("PAYLOAD".to_owned(), payload);
+            }
+        }
+        let start = Start { command, env: &env, directory, input, captured, blocked: &self.blocked };
+        self.program = Some(Program::start(start)?);
+        Ok(())
+    }
+
+    /// A call has come.
+    fn begin(&mut self) -> io::Result<()> {
+        let (command, path, input) = match (&self.phase, &self.specialise, self.life) {
+            (Phase::Running(_), _, Life::Server) => return self.hand_over(),
+            (Phase::Running(call), Some(specialise), Life::PerCall) => {
+                let path = program_path(specialise);
+                (Command::new(&path), path, Some(call.payload.clone()))
+            }
+            (Phase::Running(_), Some(specialise), Life::Build) => {
+                let arguments = specialise.build.as_deref().unwrap_or_default();
+                let Some((compiler, arguments)) = arguments.split_first() else {
+                    return self.end(Err(platform_error("there is no compiler's command line".to_owned())), None);
+                };
+                let mut command = Command::new(compiler);
+                command.args(arguments).stdout(Stdio::from(io::stderr().as_fd().try_clone_to_owned()?));
+                (command, PathBuf::from(compiler), None)
+            }
+            _ => return Ok(()),
+        };
+        match self.start_program(command, input, self.life == Life::PerCall) {
+            Ok(()) => self.look_after_program(),
+            Err(error) => self.end(Err(program::not_started(&path, &error)), None),
+        }
+    }
+
+    /// Sends the result of the call at hand.
+    fn end(&mut self, value: Result<Vec<u8>, RuntimeError>, exit_code: Option<i32>) -> io::Result<()> {
+        let Phase::Running(call) = std::mem::replace(&mut self.phase, Phase::Idle) else { return Ok(()) };
+        let (error, body) = match value {
+            Ok(body) => (None, body),
+            Err(error) => (Some(error), Vec::new()),
+        };
+        let handler_us = u64::try_from(call.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.daemon.result(ResultMeta { id: call.id, error, exit_code, handler_us, llm_tokens: None }, &body)
+    }
+
+    // --- the program
+
+    fn drain(&mut self) -> io::Result<()> {
+        let all_is_log = self.life == Life::Server || self.terminating;
+        match &mut self.program {
+            Some(program) => program.drain(&mut self.stdout, all_is_log),
+            None => Ok(()),
+        }
+    }
+
+    fn signals_came(&mut self) -> io::Result<()> {
+        while let Some(signal) = self.signals.read_signal()? {
+            if signal.ssi_signo == Signal::SIGTERM as u32 {
+                self.terminating = true;
+                match &self.program {
+                    Some(program) => program.signal(Signal::SIGTERM),
+                    None => return self.die_by(Signal::SIGTERM),
+                }
+                self.drain()?;
+            }
+        }
+        self.look_after_program()
+    }
+
+    /// If the program has ended, does what that means.
+    fn look_after_program(&mut self) -> io::Result<()> {
+        let Some(program) = &mut self.program else { return Ok(()) };
+        let Some(status) = program.ended()? else { return Ok(()) };
+        self.drain()?;
+        let program = self.program.take();
+        if self.terminating {
+            return self.die_by(Signal::SIGTERM);
+        }
+        self.api.iter_mut().for_each(Api::close_all);
+        match (self.life, &self.phase) {
+            (Life::Server, Phase::Starting) => {
+                let message = format!("bootstrap {} before it asked for an invocation", program::describe(status));
+                self.daemon.specialised(Some(exit_error(status, message)))
+            }
+            (Life::Server, _) => self.end_as(status),
+            (Life::PerCall, _) => {
+                let value = program.map(|program| self.value_of(program, status)).transpose()?;
+                self.end(value.unwrap_or_else(|| Ok(b"null".to_vec())), status.code().filter(|code| *code != 0))
+            }
+            (Life::Build, _) => self.build_ended(status),
+        }
+    }
+
+    /// What a program that ran for one call has to say.
+    fn value_of(&mut self, mut program: Program, status: ExitStatus) -> io::Result<Result<Vec<u8>, RuntimeError>> {
+        if !status.success() {
+            program.printed.flush(&mut self.stdout)?;
+            return Ok(Err(exit_error(status, program::describe(status))));
+        }
+        Ok(match program.printed.finish(&mut self.stdout)? {
+            Value::Json(value) => Ok(value),
+            Value::TooLong => Err(RuntimeError {
+                error_type: "OutputTooLarge".to_owned(),
+                error_message: "printed more than a result may be, and no JSON on the last line".to_owned(),
+                stack_trace: Vec::new(),
+            }),
+        })
+    }
+
+    fn build_ended(&mut self, status: ExitStatus) -> io::Result<()> {
+        let built = self.specialise.as_ref().is_some_and(|specialise| build::product(specialise).is_file());
+        let result = match (status.success(), built) {
+            (true, true) => Ok(b"null".to_vec()),
+            (true, false) => Err(platform_error("the compiler made no program".to_owned())),
+            (false, _) => Err(exit_error(status, format!("the compiler {}", program::describe(status)))),
+        };
+        self.end(result, status.code().filter(|code| *code != 0))
+    }
+
+    /// Ends this process as the program ended, so that the daemon sees how.
+    fn end_as(&mut self, status: ExitStatus) -> io::Result<()> {
+        match status.signal().and_then(|number| Signal::try_from(number).ok()) {
+            Some(signal) => self.die_by(signal),
+            None => std::process::exit(status.code().unwrap_or(1)),
+        }
+    }
+
+    fn die_by(&mut self, signal: Signal) -> io::Result<()> {
+        self.stdout.flush()?;
+        let mut all = SigSet::empty();
+        all.add(signal);
+        all.thread_unblock()?;
+        // Twice, because Rust's handler of SIGSEGV and SIGBUS only restores the default action the first time.
+        raise(signal)?;
+        raise(signal)?;
+        std::process::exit(128 + signal as i32) // the signal is ignored here (SIGPIPE)
+    }
+
+    // --- the Runtime API
+
+    fn connection_is_readable(&mut self, id: ConnectionId) -> io::Result<()> {
+        if let Some(api) = &mut self.api {
+            api.fill(id);
+        }
+        while let Some(call) = self.api.as_mut().and_then(|api| api.take(id)) {
+            if let Some(response) = self.answer_to(id, call)?
+                && let Some(api) = &mut self.api
+            {
+                api.answer(id, &response);
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what the program asks; `None` where the answer comes later.
+    fn answer_to(&mut self, connection: ConnectionId, call: api::Call) -> io::Result<Option<Vec<u8>>> {
+        let accepted = || Some(http::json_response("202 Accepted", r#"{"status":"OK"}"#));
+        match call {
+            api::Call::Next => return self.asked_for_next(connection),
+            api::Call::Response { id, body } => {
+                if !self.is_running(&id) {
+                    return Ok(Some(wrong_id()));
+                }
+                let body = if printed::is_json(&body) { body } else { printed::to_json(&body) };
+                self.drain()?;
+                self.end(Ok(body), None)?;
+            }
+            api::Call::Error { id, error_type, body } => {
+                if !self.is_running(&id) {
+                    return Ok(Some(wrong_id()));
+                }
+                self.drain()?;
+                self.end(Err(reported(error_type, &body)), None)?;
+            }
+            api::Call::InitError { error_type, body } => match self.phase {
+                Phase::Starting => {
+                    self.phase = Phase::Idle;
+                    self.daemon.specialised(Some(reported(error_type, &body)))?;
+                }
+                Phase::Running(_) => self.end(Err(reported(error_type, &body)), None)?,
+                _ => {}
+            },
+            api::Call::Ping => return Ok(Some(http::json_response("200 OK", "\"pong\""))),
+            api::Call::Unknown(status) => {
+                let message = "the Runtime API has no such call";
+                return Ok(Some(http::error_response(status, "InvalidRequest", message)));
+            }
+        }
+        Ok(accepted())
+    }
+
+    fn is_running(&self, id: &str) -> bool {
+        matches!(&self.phase, Phase::Running(call) if call.id == id && call.handed_over)
+    }
+
+    fn asked_for_next(&mut self, connection: ConnectionId) -> io::Result<Option<Vec<u8>>> {
+        match &self.phase {
+            Phase::Running(call) if call.handed_over => {
+                let message = "the last invocation has neither response nor error yet";
+                return Ok(Some(http::error_response("403 Forbidden", "InvalidStateTransition", message)));
+            }
+            Phase::Starting => {
+                self.phase = Phase::Idle;
+                self.daemon.specialised(None)?;
+            }
+            _ => {}
+        }
+        if self.life == Life::PerCall {
+            self.life = Life::Server; // it turns out to be one
+        }
+        if let Some(api) = &mut self.api {
+            api.hold(connection);
+        }
+        self.hand_over()?;
+        Ok(None)
+    }
+
+    /// Gives the call at hand to the program, if there is one and the program waits for it.
+    fn hand_over(&mut self) -> io::Result<()> {
+        let (Some(api), Some(specialise), Phase::Running(call)) = (&mut self.api, &self.specialise, &mut self.phase)
+        else {
+            return Ok(());
+        };
+        let Some(connection) = api.waiting().filter(|_| !call.handed_over) else { return Ok(()) };
+        call.handed_over = true;
+        call.started = Instant::now();
+        let payload = std::mem::take(&mut call.payload);
+        let response = invocation_response(specialise, call, &payload);
+        api.answer(connection, &response);
+        Ok(())
+    }
+}
+
+fn program_path(specialise: &Specialise) -> PathBuf {
+    let name = if specialise.runtime == Runtime::Provided { "bootstrap" } else { "main" };
+    Path::new(&specialise.task_root).join(name)
+}
+
+fn invocation_response(specialise: &Specialise, call: &Running, payload: &[u8]) -> Vec<u8> {
+    let region = specialise.env.get("AWS_REGION").map_or("us-east-1", String::as_str);
+    let mut head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nLambda-Runtime-Aws-Request-Id: {id}\r\n\
+         Lambda-Runtime-Deadline-Ms: {deadline}\r\nLambda-Runtime-Trace-Id: {trace}\r\n\
+         Lambda-Runtime-Invoked-Function-Arn: arn:aws:lambda:{region}:000000000000:function:{name}\r\n",
+        id = call.id,
+        deadline = call.deadline_ms,
+        trace = trace_id(&call.id),
+        name = specialise.function_name,
+    );
+    if let Some(model_id) = call.model_id.as_deref().filter(|text| text.bytes().all(|b| b.is_ascii_graphic())) {
+        head.push_str(&format!("Faasd-Model-Id: {model_id}\r\n"));
+    }
+    head.push_str(&format!("Content-Length: {}\r\n\r\n", payload.len()));
+    [head.as_bytes(), payload].concat()
+}
+
+/// An X-Ray trace id of the usual form, not sampled, made of the invocation's own id.
+fn trace_id(id: &str) -> String {
+    let digits: String = id.chars().filter(char::is_ascii_hexdigit).chain(std::iter::repeat('0')).take(32).collect();
+    format!("Root=1-{}-{};Parent={};Sampled=0", &digits[..8], &digits[8..], &digits[16..])
+}
+
+fn wrong_id() -> Vec<u8> {
+    http::error_response("400 Bad Request", "InvalidRequestID", "no invocation of this id is running here")
+}
+
+/// What a client of the Runtime API says of an error: `{errorType, errorMessage, stackTrace | trace}`, all optional.
+fn reported(header: Option<String>, body: &[u8]) -> RuntimeError {
+    let parsed: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = |name: &str| parsed[name].as_str().map(str::to_owned);
+    let lines = [&parsed["stackTrace"], &parsed["trace"]].into_iter().find_map(serde_json::Value::as_array);
+    let line = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    RuntimeError {
+        error_type: text("errorType").or(header).unwrap_or_else(|| "Error".to_owned()),
+        error_message: text("errorMessage").unwrap_or_else(|| String::from_utf8_lossy(body).into_owned()),
+        stack_trace: lines.map(|lines| lines.iter().map(line).collect()).unwrap_or_default(),
+    }
+}
+
+fn exit_error(status: ExitStatus, error_message: String) -> RuntimeError {
+    let error_type = if status.code().is_some() { "ExitError" } else { "Crashed" };
+    RuntimeError { error_type: error_type.to_owned(), error_message, stack_trace: Vec::new() }
+}
+
+fn platform_error(error_message: String) -> RuntimeError {
+    RuntimeError { error_type: "PlatformError".to_owned(), error_message, stack_trace: Vec::new() }
+}

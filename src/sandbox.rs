@@ -1,0 +1,20 @@
+//! Sandboxes on Linux: the launcher that makes them, the walls around them, and the driver that the worker calls.
+//!
+//! `sys` is the one room with `unsafe`. Nothing that comes out of a sandbox is believed: sizes, order and timing are bounded here.
+
+pub mod cgroup;
+mod channel;
+mod driver;
+mod environment;
+mod files;
+mod instance;
+pub mod interpreters;
+mod launch;
+pub mod launcher;
+mod output;
+mod process;
+pub mod seccomp;
+mod sys;
+
+pub use driver::LinuxSandboxes;
+pub use sys::inherited;

@@ -1,0 +1,298 @@
+//! The daemon's end of a sandbox: its socket and its two outputs, driven together so that neither side can block the other.
+//!
+//! One exchange sends at most one frame and waits for at most one. Lengths are checked before anything is allocated; what the sandbox
+//! prints meanwhile is captured; what it printed before its answer is in the pipes by then and is read before the exchange ends.
+
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use bytes::{Bytes, BytesMut};
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+
+use super::output::{Capture, FullLog};
+use crate::domain::outcome::Output;
+use crate::ports::sandbox::{LogSink, Stream};
+use crate::runtime::wire::{HEADER_BYTES, Header, Kind, WireError};
+
+/// How much is read from a pipe at once.
+const PIPE_READ_BYTES: usize = 64 * 1024;
+/// A pipe holds this much; after an answer no more than this can be from before it.
+const PIPE_BYTES: usize = 1024 * 1024;
+
+/// Bounds of one exchange.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub body_bytes: u64,
+    pub output_bytes: u64,
+    pub log_bytes: u64,
+}
+
+/// How an exchange ended.
+#[derive(Debug)]
+pub enum Answer {
+    Frame {
+        kind: Kind,
+        meta: Bytes,
+        body: Bytes,
+    },
+    /// A body of this size was announced; it was not read.
+    TooLarge(u64),
+    /// The sandbox closed its socket or is gone.
+    Closed,
+    Violated(String),
+}
+
+/// An answer and what was printed until then.
+pub struct Exchange {
+    pub answer: Answer,
+    pub stdout: Output,
+    pub stderr: Output,
+    pub full_log: Option<Bytes>,
+}
+
+pub struct Channel {
+    socket: UnixStream,
+    stdout: Pipe,
+    stderr: Pipe,
+    /// Received and not yet taken.
+    received: BytesMut,
+}
+
+/// One output of the sandbox.
+struct Pipe {
+    receiver: pipe::Receiver,
+    open: bool,
+}
+
+impl Pipe {
+    async fn readable(&self) {
+        if self.open {
+            // An error shows at the read that follows.
+            let _ = self.receiver.readable().await;
+        } else {
+            std::future::pending().await
+        }
+    }
+
+    /// What is there now, straight from the kernel: readiness as the reactor knows it may lag behind the socket's.
+    fn read(&mut self, buffer: &mut [u8]) -> usize {
+        if !self.open {
+            return 0;
+        }
+        match nix::unistd::read(self.receiver.as_fd(), buffer) {
+            Ok(0) => {
+                self.open = false;
+                0
+            }
+            Ok(length) => length,
+            Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {
+                // Tells the reactor to wait for the next event.
+                let _ = self.receiver.try_read(buffer);
+                0
+            }
+            Err(_) => {
+                self.open = false;
+                0
+            }
+        }
+    }
+}
+
+/// The outputs of one exchange.
+struct Outputs<'a> {
+    stdout: Capture,
+    stderr: Capture,
+    full: FullLog,
+    bounds: Bounds,
+    sink: Option<&'a dyn LogSink>,
+}
+
+impl Outputs<'_> {
+    fn push(&mut self, stream: Stream, bytes: &[u8]) {
+        match stream {
+            Stream::Stdout => self.stdout.push(bytes, self.sink),
+            Stream::Stderr => self.stderr.push(bytes, self.sink),
+        }
+        self.full.push(bytes, self.bounds.log_bytes);
+    }
+}
+
+impl Channel {
+    /// Takes ownership of nonblocking descriptors.
+    pub fn new(socket: std::os::unix::net::UnixStream, stdout: OwnedFd, stderr: OwnedFd) -> io::Result<Self> {
+        let pipe = |fd| Ok::<_, io::Error>(Pipe { receiver: pipe::Receiver::from_owned_fd(fd)?, open: true });
+        Ok(Self {
+            socket: UnixStream::from_std(socket)?,
+            stdout: pipe(stdout)?,
+            stderr: pipe(stderr)?,
+            received: BytesMut::new(),
+        })
+    }
+
+    /// Sends `head` and `body` as one frame (nothing if `head` is empty) and waits for one frame, or until `gone` is over.
+    pub async fn exchange(
+        &mut self,
+        head: &[u8],
+        body: &[u8],
+        bounds: Bounds,
+        sink: Option<&dyn LogSink>,
+        gone: impl Future<Output = ()>,
+    ) -> Exchange {
+        let mut outputs = Outputs {
+            stdout: Capture::new(Stream::Stdout, bounds.output_bytes),
+            stderr: Capture::new(Stream::Stderr, bounds.output_bytes),
+            full: FullLog::default(),
+            bounds,
+            sink,
+        };
+        let answer = self.drive(head, body, &mut outputs, gone).await;
+        self.drain(&mut outputs);
+        let cut = outputs.stdout.is_truncated() || outputs.stderr.is_truncated();
+        Exchange {
+            answer,
+            full_log: cut.then(|| outputs.full.into_bytes()),
+            stdout: outputs.stdout.finish(sink),
+            stderr: outputs.stderr.finish(sink),
+        }
+    }
+
+    async fn drive(
+        &mut self,
+        head: &[u8],
+        body: &[u8],
+        outputs: &mut Outputs<'_>,
+        gone: impl Future<Output = ()>,
+    ) -> Answer {
+        let total = head.len() + body.len();
+        let mut sent = 0;
+        let mut gone = std::pin::pin!(gone);
+        let mut is_gone = false;
+        let mut buffer: Vec<u8> = Vec::new();
+        if total > 0 {
+            // Nearly always the whole frame goes in one write.
+            match self.write_some(head, body, sent) {
+                Ok(written) => sent += written,
+                Err(_) => is_gone = true,
+            }
+        }
+        loop {
+            match self.take_frame(outputs.bounds) {
+                Ok(Some(answer)) if sent == total => return answer,
+                Ok(Some(_)) => return Answer::Violated("answered before it was asked".to_owned()),
+                Ok(None) => {}
+                Err(error) => return Answer::Violated(error.to_string()),
+            }
+            if is_gone {
+                return Answer::Closed;
+            }
+            tokio::select! {
+                biased;
+                ready = self.socket.readable() => {
+                    if ready.is_err() {
+                        return Answer::Closed;
+                    }
+                    match self.socket.try_read_buf(&mut self.received) {
+                        Ok(0) => is_gone = true,
+                        Ok(_) => {}
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        Err(_) => is_gone = true,
+                    }
+                }
+                ready = self.socket.writable(), if sent < total => {
+                    match ready.and_then(|()| self.write_some(head, body, sent)) {
+                        Ok(written) => sent += written,
+                        Err(_) => is_gone = true,
+                    }
+                }
+                () = self.stdout.readable() => {
+                    buffer.resize(PIPE_READ_BYTES, 0);
+                    let length = self.stdout.read(&mut buffer);
+                    outputs.push(Stream::Stdout, &buffer[..length]);
+                }
+                () = self.stderr.readable() => {
+                    buffer.resize(PIPE_READ_BYTES, 0);
+                    let length = self.stderr.read(&mut buffer);
+                    outputs.push(Stream::Stderr, &buffer[..length]);
+                }
+                () = &mut gone => {
+                    // An answer sent just before the end counts.
+                    while matches!(self.socket.try_read_buf(&mut self.received), Ok(1..)) {}
+                    is_gone = true;
+                }
+            }
+        }
+    }
+
+    /// Writes what is left of the frame as far as it goes; 0 when the socket is full.
+    fn write_some(&self, head: &[u8], body: &[u8], sent: usize) -> io::Result<usize> {
+        let head_left = &head[sent.min(head.len())..];
+        let body_left = &body[sent.saturating_sub(head.len())..];
+        let parts = [io::IoSlice::new(head_left), io::IoSlice::new(body_left)];
+        match self.socket.try_write_vectored(&parts) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            other => other,
+        }
+    }
+
+    /// Takes a whole frame out of what was received, if there is one.
+    fn take_frame(&mut self, bounds: Bounds) -> Result<Option<Answer>, WireError> {
+        let Some(header) = self.received.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
+        let header = Header::decode(header)?;
+        if u64::from(header.body_bytes) > bounds.body_bytes {
+            return Ok(Some(Answer::TooLarge(header.body_bytes.into())));
+        }
+        let (meta_bytes, body_bytes) = (usize::from(header.meta_bytes), header.body_bytes as usize);
+        let whole = HEADER_BYTES + meta_bytes + body_bytes;
+        if self.received.len() < whole {
+            self.received.reserve(whole - self.received.len());
+            return Ok(None);
+        }
+        let mut frame = self.received.split_to(whole);
+        if !self.received.is_empty() {
+            return Ok(Some(Answer::Violated("sent more than one answer".to_owned())));
+        }
+        if whole > PIPE_READ_BYTES {
+            // Don't keep the memory of one large answer for the life of the sandbox.
+            self.received = BytesMut::new();
+        }
+        let mut frame_rest = frame.split_off(HEADER_BYTES);
+        let meta = frame_rest.split_to(meta_bytes).freeze();
+        Ok(Some(Answer::Frame { kind: header.kind, meta, body: frame_rest.freeze() }))
+    }
+
+    /// Reads what both pipes hold now.
+    fn drain(&mut self, outputs: &mut Outputs<'_>) {
+        let mut small = [0; 4096];
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let pipe = if stream == Stream::Stdout { &mut self.stdout } else { &mut self.stderr };
+            let mut drained = 0;
+            // A sandbox that goes on printing must not hold the answer up for ever.
+            while drained < PIPE_BYTES {
+                let length = pipe.read(&mut small);
+                if length == 0 {
+                    break;
+                }
+                drained += length;
+                outputs.push(stream, &small[..length]);
+            }
+        }
+    }
+
+    /// Whether anything lies in the socket that nobody asked for.
+    pub fn has_unasked(&self) -> bool {
+        if !self.received.is_empty() {
+            return true;
+        }
+        let mut byte = [0];
+        matches!(
+            nix::sys::socket::recv(
+                std::os::fd::AsRawFd::as_raw_fd(&self.socket),
+                &mut byte,
+                nix::sys::socket::MsgFlags::MSG_PEEK | nix::sys::socket::MsgFlags::MSG_DONTWAIT
+            ),
+            Ok(1..)
+        )
+    }
+}

@@ -1,0 +1,308 @@
+//! The driver: finds out what this machine offers, and makes sandboxes with it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use super::cgroup::{self, Controller, Group, Layout};
+use super::environment;
+use super::instance::LinuxSandbox;
+use super::interpreters::Interpreters;
+use super::launch::LauncherHandle;
+use super::launcher::protocol::{Root, Setup, Start};
+use super::process::{Process, Spawned};
+use crate::config::{Config, Isolation};
+use crate::domain::function::Runtime;
+use crate::domain::ids::SandboxId;
+use crate::domain::limits::MIB;
+use crate::ports::sandbox::{Sandbox, SandboxDriver, SandboxError, SandboxKind};
+use crate::runtime::shims;
+
+/// Memory a generic sandbox may use before it is given a function and that function's limit.
+const GENERIC_MEMORY_MB: u32 = 512;
+/// This executable, inside a sandbox.
+const RUNNER: &str = "/opt/faasd/faasd";
+/// Sandboxes being made at once: the launcher makes one after the other anyway.
+const MAKING_MAX: usize = 16;
+/// How long the trial at start may take.
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Sandboxes of this machine.
+pub struct LinuxSandboxes {
+    shared: Arc<Shared>,
+    interpreters: Interpreters,
+    making: Semaphore,
+    launcher: Mutex<Option<JoinHandle<()>>>,
+    warnings: Vec<String>,
+}
+
+/// What every sandbox needs of its driver.
+pub struct Shared {
+    pub config: Arc<Config>,
+    pub launcher: LauncherHandle,
+    layout: Layout,
+    slots: Mutex<Slots>,
+}
+
+/// Slots in use: each is an index that stands for a pair of host ids and a mount of the launcher's.
+#[derive(Debug, Default)]
+struct Slots {
+    free: BTreeSet<u32>,
+    next: u32,
+}
+
+impl Shared {
+    fn take_slot(&self) -> Result<u32, SandboxError> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.free.pop_first() {
+            return Ok(slot);
+        }
+        if slots.next >= self.config.sandbox.uid_count / 2 {
+            let cause = "every host id of `sandbox.uid_count` is in use".to_owned();
+            return Err(SandboxError::Failed { step: "give the sandbox its host ids", cause });
+        }
+        slots.next += 1;
+        Ok(slots.next - 1)
+    }
+
+    /// Only when nothing runs under its ids any more.
+    pub fn free_slot(&self, slot: u32) {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).free.insert(slot);
+    }
+
+    /// What a sandbox with this much memory may use.
+    pub fn limits(&self, memory_mb: u32) -> cgroup::Limits {
+        /// As on Lambda: this many megabytes come with one processor.
+        const MB_PER_CPU: f64 = 1769.0;
+        let cpus = f64::from(memory_mb) / MB_PER_CPU;
+        let ceiling = cpus.max(self.config.sandbox.cpu_ceiling_min);
+        cgroup::Limits {
+            memory_bytes: u64::from(memory_mb) * MIB,
+            cpu_shares: (cpus * 1024.0) as u64,
+            cpu_quota_us: (ceiling * 100_000.0) as u64,
+            pids: self.config.limits.pids,
+        }
+    }
+
+    /// Makes a group and a process in it, which runs `arguments`.
+    async fn spawn(
+        self: &Arc<Self>,
+        name: &str,
+        root: Root,
+        memory_mb: u32,
+        arguments: Vec<String>,
+    ) -> Result<Spawned, SandboxError> {
+        let slot = self.take_slot()?;
+        let made =
+            Group::make(&self.layout, name).and_then(|group| group.limit(&self.limits(memory_mb)).map(|()| group));
+        let group = made.map_err(|error| {
+            self.free_slot(slot);
+            SandboxError::Failed { step: "make control groups", cause: error.to_string() }
+        })?;
+        let tmp_bytes = u64::from(self.config.limits.tmp_mb) * MIB;
+        let start = Start {
+            slot,
+            root,
+            uid: self.config.sandbox.uid_first + 2 * slot,
+            into_v2: false,
+            arguments,
+            environment: environment::generic(),
+            tmp_bytes,
+            output_bytes: tmp_bytes,
+            open_files_max: self.config.sandbox.open_files_max,
+        };
+        Process::spawn(self, group, start).await
+    }
+
+    /// Makes a sandbox that does nothing, to see whether it can be done.
+    async fn try_one(self: &Arc<Self>) -> Result<(), SandboxError> {
+        let spawned = self.spawn("trial", Root::Run, GENERIC_MEMORY_MB, vec!["/bin/true".to_owned()]).await?;
+        let exit = tokio::time::timeout(TRIAL_TIMEOUT, spawned.process.wait()).await;
+        match exit {
+            Ok(ended) if ended.exit.code == Some(0) => Ok(()),
+            Ok(ended) => Err(SandboxError::Ended(ended.exit)),
+            Err(_) => Err(SandboxError::Failed { step: "try a sandbox", cause: "it does not end".to_owned() }),
+        }
+    }
+}
+
+/// The group layout, or as much of it as `isolation` demands.
+fn prepare_groups(config: &Config, instance: &str, warnings: &mut Vec<String>) -> Result<Layout, SandboxError> {
+    let prepared = Layout::prepare(&config.sandbox.cgroup_prefix, instance);
+    let (layout, problem) = match prepared {
+        Ok(layout) => {
+            let missing = layout.missing();
+            let problem = (!missing.is_empty())
+                .then(|| format!("this machine offers no cgroup controller for {}", missing.join(", ")));
+            (layout, problem)
+        }
+        Err(error) => (Layout::default(), Some(format!("control groups can't be made ({error})"))),
+    };
+    match problem {
+        Some(problem) if config.isolation == Isolation::Strict => Err(SandboxError::Unsupported(format!(
+            "{problem}; mount the cgroup hierarchies writable, or set `isolation = \"auto\"` to start without these limits"
+        ))),
+        Some(problem) => {
+            warnings.push(format!("{problem}: functions run without these limits"));
+            Ok(layout)
+        }
+        None => Ok(layout),
+    }
+}
+
+impl LinuxSandboxes {
+    /// Starts the launcher, sweeps what an earlier run left, and tries a sandbox.
+    ///
+    /// `instance` tells this data directory's sandboxes from another's; `path` is where interpreters are looked for.
+    /// `Unsupported`: this machine can't isolate as `config.isolation` demands; the sentence says what is missing.
+    pub async fn open(
+        config: Arc<Config>,
+        instance: &str,
+        executable: &Path,
+        path: &str,
+    ) -> Result<Self, SandboxError> {
+        let mut warnings = Vec::new();
+        let layout = prepare_groups(&config, instance, &mut warnings)?;
+        let swept = layout.sweep();
+        if swept > 0 {
+            tracing::info!(groups = swept, "ended what an earlier run left");
+        }
+        let interpreters = Interpreters::find(&config.runtimes, path);
+        let run_dir = config.data_dir.join("run");
+        let run_dir = std::fs::create_dir_all(&run_dir)
+            .and_then(|()| run_dir.canonicalize())
+            .map_err(|error| SandboxError::Failed { step: "make the run directory", cause: error.to_string() })?;
+        let mut setup = Setup {
+            run_dir,
+            executable: executable.to_owned(),
+            shown: interpreters.shown(),
+            files: shims::FILES.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect(),
+            cgroup_parents: layout.parents(),
+            user_namespace: true,
+        };
+        let (shared, task) = match Self::begin(&config, &layout, setup.clone()).await {
+            Ok(begun) => begun,
+            Err(error) if config.isolation == Isolation::Auto => {
+                setup.user_namespace = false;
+                let begun = Self::begin(&config, &layout, setup).await?;
+                warnings
+                    .push(format!("no user namespaces ({error}): sandboxes run under unprivileged host ids instead"));
+                begun
+            }
+            Err(error) => {
+                return Err(SandboxError::Unsupported(format!(
+                    "{error}; `faasd doctor` shows what this machine lacks; `isolation = \"auto\"` starts with the strongest there is"
+                )));
+            }
+        };
+        Ok(Self {
+            shared,
+            interpreters,
+            making: Semaphore::new(MAKING_MAX),
+            launcher: Mutex::new(Some(task)),
+            warnings,
+        })
+    }
+
+    async fn begin(
+        config: &Arc<Config>,
+        layout: &Layout,
+        setup: Setup,
+    ) -> Result<(Arc<Shared>, JoinHandle<()>), SandboxError> {
+        let (launcher, task) = LauncherHandle::start(setup).await?;
+        let shared = Shared { config: config.clone(), launcher, layout: layout.clone(), slots: Mutex::default() };
+        let shared = Arc::new(shared);
+        shared.try_one().await?;
+        Ok((shared, task))
+    }
+
+    /// What is weaker here than it should be, a sentence each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    pub fn interpreters(&self) -> &Interpreters {
+        &self.interpreters
+    }
+
+    /// `v1`, `hybrid`, `v2` or `none`.
+    pub fn cgroups(&self) -> &'static str {
+        self.shared.layout.describe()
+    }
+
+    /// The project's own groups, one per hierarchy, below which every sandbox has its own.
+    pub fn groups(&self) -> Vec<std::path::PathBuf> {
+        self.shared.layout.parents()
+    }
+
+    /// Whether sandboxes can be frozen here.
+    pub fn can_freeze(&self) -> bool {
+        self.shared.layout.has(Controller::Freezer)
+    }
+
+    /// The runtimes whose interpreter is there.
+    pub fn runtimes(&self) -> Vec<Runtime> {
+        let is_there = |runtime: &Runtime| self.interpreters.of(*runtime).is_none_or(Result::is_ok);
+        Runtime::ALL.into_iter().filter(is_there).collect()
+    }
+
+    /// Ends the launcher, and with it every sandbox that is left, and removes the project's groups.
+    pub async fn close(&self) {
+        let task = self.launcher.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let layout = self.shared.layout.clone();
+        self.shared.launcher.close().await;
+        if let Some(task) = task {
+            let _ = task.await;
+        }
+        let _ = tokio::task::spawn_blocking(move || layout.remove()).await;
+    }
+
+    fn arguments(&self, kind: SandboxKind) -> Result<Vec<String>, SandboxError> {
+        let interpreter = |runtime: Runtime, flags: &[&str], shim: &str| {
+            let found = self.interpreters.of(runtime).cloned().unwrap_or_else(|| Err(String::new()));
+            let found = found.map_err(SandboxError::Unsupported)?;
+            let mut arguments = vec![found.program.display().to_string()];
+            arguments.extend(flags.iter().map(|flag| (*flag).to_owned()));
+            arguments.push(format!("/opt/faasd/{shim}"));
+            Ok(arguments)
+        };
+        match kind {
+            SandboxKind::Runtime(Runtime::Python) => interpreter(Runtime::Python, shims::PYTHON_FLAGS, shims::PYTHON),
+            SandboxKind::Runtime(Runtime::Nodejs) => interpreter(Runtime::Nodejs, shims::NODE_FLAGS, shims::NODE),
+            SandboxKind::Build(runtime) => match self.interpreters.compiler(runtime) {
+                Some(Err(sentence)) => Err(SandboxError::Unsupported(sentence.clone())),
+                _ => Ok(runner()),
+            },
+            SandboxKind::Runtime(_) => Ok(runner()),
+        }
+    }
+}
+
+fn runner() -> Vec<String> {
+    vec![RUNNER.to_owned(), "sandbox-runner".to_owned()]
+}
+
+#[async_trait]
+impl SandboxDriver for LinuxSandboxes {
+    async fn start(&self, id: SandboxId, kind: SandboxKind) -> Result<Arc<dyn Sandbox>, SandboxError> {
+        let arguments = self.arguments(kind)?;
+        let _turn = self.making.acquire().await.map_err(|_| SandboxError::Cancelled)?;
+        let (root, memory_mb) = match kind {
+            SandboxKind::Runtime(_) => (Root::Run, GENERIC_MEMORY_MB),
+            SandboxKind::Build(_) => (Root::Build, self.shared.config.sandbox.build_memory_mb),
+        };
+        let spawned = self.shared.spawn(&id.to_string(), root, memory_mb, arguments).await?;
+        let compiler = match kind {
+            SandboxKind::Build(runtime) => self.interpreters.compiler(runtime).and_then(|found| found.clone().ok()),
+            SandboxKind::Runtime(_) => None,
+        };
+        let compiler = compiler.map(|found| found.program);
+        let sandbox = LinuxSandbox::ready(self.shared.clone(), spawned, kind, compiler).await?;
+        Ok(Arc::new(sandbox))
+    }
+}

@@ -1,0 +1,125 @@
+//! Files that a function left in `/output`: taken out through a directory descriptor, links never followed, bounds kept.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use nix::dir::{Dir, Type};
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fstat, fstatat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+/// Directories deeper than this are dropped.
+const DEPTH_MAX: usize = 16;
+
+/// Bounds of what is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub files: usize,
+    pub bytes: u64,
+}
+
+/// Opens `/output` of the sandbox whose first process is `pid`.
+///
+/// The caller makes sure, by its pidfd, that the process still lives afterwards, so that the pid was not another's.
+pub fn open_output(pid: i32) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root = nix::fcntl::open(format!("/proc/{pid}/root").as_str(), flags | OFlag::O_PATH, Mode::empty())?;
+    Ok(openat(root, "output", flags | OFlag::O_NOFOLLOW, Mode::empty())?)
+}
+
+/// Whether there is anything to take: one system call, for the path that every call goes. A tmpfs directory's size counts its entries.
+pub fn is_empty(output: &OwnedFd) -> bool {
+    fstat(output).is_ok_and(|stat| stat.st_size == 0)
+}
+
+/// Takes regular files out, path below `/output` and contents, and removes whatever is there. What does not fit the bounds is dropped.
+pub fn take(output: &OwnedFd, bounds: Bounds) -> Vec<(String, Bytes)> {
+    let mut taken = Taken { bounds, files: Vec::new() };
+    // A second pass finds what was made during the first; more would be a race that the sandbox can't lose.
+    for _ in 0..2 {
+        if is_empty(output) {
+            break;
+        }
+        let _ = taken.empty(output, &PathBuf::new(), 0);
+    }
+    taken.files
+}
+
+struct Taken {
+    bounds: Bounds,
+    files: Vec<(String, Bytes)>,
+}
+
+impl Taken {
+    fn empty(&mut self, directory: &OwnedFd, path: &PathBuf, depth: usize) -> nix::Result<()> {
+        // A descriptor of its own, since reading a directory moves its position.
+        let mut listing = Dir::openat(directory, ".", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let entries: Vec<_> = listing.iter().flatten().collect();
+        for entry in entries {
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            let below = path.join(std::ffi::OsStr::new(&*name.to_string_lossy()));
+            let kind = entry.file_type().or_else(|| {
+                let stat = fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+                (stat.st_mode & libc::S_IFMT == libc::S_IFDIR).then_some(Type::Directory)
+            });
+            if kind == Some(Type::Directory) {
+                let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                if let (true, Ok(inner)) = (depth < DEPTH_MAX, openat(directory, name, flags, Mode::empty())) {
+                    let _ = self.empty(&inner, &below, depth + 1);
+                }
+                let _ = unlinkat(directory, name, UnlinkatFlags::RemoveDir);
+            } else {
+                if kind == Some(Type::File) {
+                    self.read(directory, name, &below);
+                }
+                let _ = unlinkat(directory, name, UnlinkatFlags::NoRemoveDir);
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, directory: &OwnedFd, name: &std::ffi::CStr, path: &std::path::Path) {
+        let left = self.bounds.bytes - self.files.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
+        // Nonblocking: what was a file when listed may be a pipe by now.
+        let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let Ok(fd) = openat(directory, name, flags, Mode::empty()) else { return };
+        let is_file = fstat(fd.as_fd())
+            .is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFREG && stat.st_size as u64 <= left);
+        if !is_file || self.files.len() >= self.bounds.files {
+            return;
+        }
+        let mut bytes = Vec::new();
+        let read = File::from(fd).take(left + 1).read_to_end(&mut bytes);
+        if read.is_ok() && bytes.len() as u64 <= left {
+            self.files.push((path.to_string_lossy().into_owned(), bytes.into()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn files_are_taken_links_are_not_and_nothing_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.txt"), "A").unwrap();
+        fs::create_dir(dir.path().join("deep")).unwrap();
+        fs::write(dir.path().join("deep/b.txt"), "BB").unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", dir.path().join("link")).unwrap();
+        fs::write(dir.path().join("large"), vec![0; 2000]).unwrap();
+        let output = OwnedFd::from(File::open(dir.path()).unwrap());
+        let mut taken = take(&output, Bounds { files: 10, bytes: 1000 });
+        taken.sort();
+        let names: Vec<_> = taken.iter().map(|(name, bytes)| (name.as_str(), bytes.len())).collect();
+        assert_eq!(names, [("a.txt", 1), ("deep/b.txt", 2)]);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,344 @@
+//! One sandbox as the worker drives it: specialised once, called one invocation at a time, measured, ended.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::Mutex;
+
+use super::cgroup::Readings;
+use super::channel::{Answer, Bounds, Channel, Exchange};
+use super::driver::Shared;
+use super::process::{Process, Spawned};
+use super::{environment, files};
+use crate::domain::function::Runtime;
+use crate::domain::invocation::Invocation;
+use crate::domain::outcome::{ErrorType, Failure, Usage};
+use crate::ports::sandbox::{
+    Ending, Exit, LogSink, Report, Sandbox, SandboxError, SandboxKind, Specialisation, SpecialiseError,
+};
+use crate::runtime::compile;
+use crate::runtime::wire::{self, Invoke, Kind, ResultMeta, RuntimeError, Specialise, Specialised};
+
+/// After its socket closed: how long a process may take to be gone before it is said to have closed it on purpose.
+const CLOSED_WAIT: Duration = Duration::from_millis(500);
+/// A thread that was joined may be counted a moment longer, an orphan until it is collected.
+const LEFTOVER_WAITS: [Duration; 4] =
+    [Duration::from_micros(200), Duration::from_millis(1), Duration::from_millis(4), Duration::from_millis(15)];
+
+pub struct LinuxSandbox {
+    shared: Arc<Shared>,
+    process: Process,
+    kind: SandboxKind,
+    /// Of a build sandbox.
+    compiler: Option<PathBuf>,
+    slot: u32,
+    state: Mutex<State>,
+    /// Tasks alive when nothing runs.
+    tasks_at_rest: AtomicU64,
+    memory_mb: AtomicU32,
+}
+
+/// What one call at a time uses.
+struct State {
+    channel: Channel,
+    output: Option<OwnedFd>,
+    /// Counters at the end of the call before.
+    last: Readings,
+}
+
+impl LinuxSandbox {
+    /// Waits until the runtime says that it is ready.
+    pub async fn ready(
+        shared: Arc<Shared>,
+        spawned: Spawned,
+        kind: SandboxKind,
+        compiler: Option<PathBuf>,
+    ) -> Result<Self, SandboxError> {
+        let Spawned { process, mut channel, output, slot } = spawned;
+        let timeout = Duration::from_millis(shared.config.sandbox.start_timeout_ms);
+        let bounds = Bounds { body_bytes: 0, output_bytes: 4096, log_bytes: 0 };
+        let gone = async {
+            process.wait().await;
+        };
+        let exchanged = tokio::time::timeout(timeout, channel.exchange(&[], &[], bounds, None, gone)).await;
+        let failed = |cause: String| SandboxError::Failed { step: "start the runtime", cause };
+        let exchange = exchanged.map_err(|_| failed(format!("not ready within {} ms", timeout.as_millis())))?;
+        if !matches!(exchange.answer, Answer::Frame { kind: Kind::Ready, .. }) {
+            process.terminate(Duration::ZERO).await;
+            let exit = process.wait().await.exit;
+            return Err(failed(format!("{exit}: {}", exchange.stderr.text.trim_end())));
+        }
+        let last = process.group.readings();
+        let tasks = AtomicU64::new(process.group.tasks_alive().unwrap_or(0));
+        Ok(Self {
+            shared,
+            process,
+            kind,
+            compiler,
+            slot,
+            state: Mutex::new(State { channel, output, last }),
+            tasks_at_rest: tasks,
+            memory_mb: AtomicU32::new(0),
+        })
+    }
+
+    fn bounds(&self, body_bytes: u64) -> Bounds {
+        let limits = &self.shared.config.limits;
+        Bounds { body_bytes, output_bytes: limits.output_bytes, log_bytes: limits.log_bytes }
+    }
+
+    /// How it ended, if it has or is about to.
+    async fn exit_soon(&self) -> Option<Exit> {
+        tokio::time::timeout(CLOSED_WAIT, self.process.wait()).await.ok().map(|ended| ended.exit)
+    }
+
+    /// Whether something runs that did not run before the call.
+    async fn leftovers(&self) -> Result<(), &'static str> {
+        let at_rest = self.tasks_at_rest.load(Ordering::Relaxed);
+        let is_clean = || self.process.group.tasks_alive().is_none_or(|alive| alive <= at_rest);
+        if is_clean() {
+            return Ok(());
+        }
+        for wait in LEFTOVER_WAITS {
+            tokio::time::sleep(wait).await;
+            if is_clean() {
+                return Ok(());
+            }
+        }
+        match self.kind {
+            // Programs like Go's start threads as they need them, and those are no second call's business.
+            SandboxKind::Runtime(Runtime::Provided | Runtime::Go | Runtime::Cpp)
+                if self.process.group.processes() <= NATIVE_PROCESSES_MAX =>
+            {
+                Ok(())
+            }
+            _ => Err("leftover_process"),
+        }
+    }
+
+    async fn report(&self, state: &mut State, exchange: Exchange, id: &str) -> Report {
+        let mut handler_us = 0;
+        let mut llm_token_count = None;
+        let mut reusable = Ok(());
+        let ending = match exchange.answer {
+            Answer::Frame { kind: Kind::Result, meta, body } => match serde_json::from_slice::<ResultMeta>(&meta) {
+                Ok(meta) if meta.id == id => {
+                    handler_us = meta.handler_us;
+                    llm_token_count = meta.llm_tokens;
+                    match meta.error {
+                        None => Ending::Returned(body),
+                        Some(error) => Ending::Raised { failure: failure(error), exit_code: meta.exit_code },
+                    }
+                }
+                Ok(_) => violated(&mut reusable, "answered for another invocation".to_owned()),
+                Err(error) => violated(&mut reusable, format!("sent a result that can't be read: {error}")),
+            },
+            Answer::Frame { .. } => violated(&mut reusable, "sent a frame out of order".to_owned()),
+            Answer::TooLarge(bytes) => {
+                reusable = Err("result_too_large");
+                Ending::ResultTooLarge(bytes)
+            }
+            Answer::Violated(how) => violated(&mut reusable, how),
+            Answer::Closed => match self.exit_soon().await {
+                Some(exit) => {
+                    reusable = Err("died");
+                    Ending::Died(exit)
+                }
+                None => violated(&mut reusable, "closed its socket".to_owned()),
+            },
+        };
+        let (readings, peak_memory_bytes) = match self.process.ended() {
+            Some(ended) => (ended.readings, ended.peak_bytes),
+            None => (self.process.group.readings(), self.process.group.peak_bytes()),
+        };
+        let usage = difference(state.last, readings, peak_memory_bytes);
+        let killed_for_memory = readings.oom_kills > state.last.oom_kills;
+        state.last = readings;
+        if reusable.is_ok() {
+            reusable = self.leftovers().await;
+        }
+        if reusable.is_ok() && state.channel.has_unasked() {
+            reusable = Err("protocol");
+        }
+        let ending = match ending {
+            Ending::Raised { .. } if killed_for_memory => {
+                reusable = Err("out_of_memory");
+                Ending::Died(Exit { out_of_memory: true, ..Exit::default() })
+            }
+            other => other,
+        };
+        Report {
+            ending,
+            stdout: exchange.stdout,
+            stderr: exchange.stderr,
+            full_log: exchange.full_log,
+            usage,
+            handler_us,
+            llm_token_count,
+            output_files: self.output_files(state),
+            reusable,
+        }
+    }
+
+    fn output_files(&self, state: &State) -> Vec<(String, Bytes)> {
+        let limits = &self.shared.config.limits;
+        match &state.output {
+            Some(output) if !files::is_empty(output) => files::take(
+                output,
+                files::Bounds { files: limits.output_files as usize, bytes: limits.output_files_bytes },
+            ),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// First process, runner, and the program it runs.
+const NATIVE_PROCESSES_MAX: usize = 3;
+
+fn violated(reusable: &mut Result<(), &'static str>, how: String) -> Ending {
+    *reusable = Err("protocol");
+    Ending::Violated(how)
+}
+
+/// A runtime's word on a failure, in ours. The runner reports a program killed by a signal as `Crashed`.
+fn failure(error: RuntimeError) -> Failure {
+    let RuntimeError { error_type, error_message, stack_trace } = error;
+    let (kind, message) = match error_type.as_str() {
+        "Crashed" => (ErrorType::Crashed, error_message),
+        "" | "ExitError" => (ErrorType::FunctionError, error_message),
+        name if error_message.is_empty() => (ErrorType::FunctionError, name.to_owned()),
+        name => (ErrorType::FunctionError, format!("{name}: {error_message}")),
+    };
+    Failure { error_type: kind, message, stack_trace }
+}
+
+fn difference(before: Readings, after: Readings, peak_memory_bytes: u64) -> Usage {
+    Usage {
+        peak_memory_bytes,
+        cpu_us: after.cpu_us.saturating_sub(before.cpu_us),
+        throttled_us: after.throttled_us.saturating_sub(before.throttled_us),
+        disk_read_bytes: after.read_bytes.saturating_sub(before.read_bytes),
+        disk_write_bytes: after.write_bytes.saturating_sub(before.write_bytes),
+    }
+}
+
+fn init_failure(mut failure: Failure) -> Failure {
+    failure.error_type = ErrorType::InitError;
+    failure
+}
+
+#[async_trait]
+impl Sandbox for LinuxSandbox {
+    async fn specialise(&self, what: &Specialisation) -> Result<(), SpecialiseError> {
+        let version = &what.version;
+        let mut state = self.state.lock().await;
+        let failed = |step: &'static str, cause: String| SpecialiseError::Sandbox(SandboxError::Failed { step, cause });
+        self.process
+            .group
+            .limit(&self.shared.limits(version.memory_mb))
+            .map_err(|error| failed("limit the sandbox", error.to_string()))?;
+        self.memory_mb.store(version.memory_mb, Ordering::Relaxed);
+        self.shared.launcher.mount_code(self.slot, what.code_dir.clone()).await.map_err(SpecialiseError::Sandbox)?;
+        let build = match (self.kind, &self.compiler) {
+            (SandboxKind::Build(runtime), Some(compiler)) => Some(compile::arguments(runtime, compiler)),
+            _ => None,
+        };
+        let meta = Specialise {
+            task_root: environment::TASK_ROOT.to_owned(),
+            runtime: version.runtime,
+            handler: version.handler.clone(),
+            env: environment::of(version),
+            function_name: version.function_name.to_string(),
+            function_id: version.function_id.to_string(),
+            function_version: version.number,
+            memory_mb: version.memory_mb,
+            timeout_ms: version.timeout_ms,
+            build,
+        };
+        let head = wire::head(Kind::Specialise, &meta, 0)
+            .map_err(|error| failed("describe the function", error.to_string()))?;
+        let gone = async {
+            self.process.wait().await;
+        };
+        let exchange = state.channel.exchange(&head, &[], self.bounds(0), None, gone);
+        let Ok(Exchange { answer, stdout, stderr, .. }) = tokio::time::timeout(what.init_timeout, exchange).await
+        else {
+            let message = format!("the code did not load within {} ms", what.init_timeout.as_millis());
+            let failure = Failure::new(ErrorType::InitError, message);
+            return Err(SpecialiseError::Init { failure, stdout: Default::default(), stderr: Default::default() });
+        };
+        let failure = match answer {
+            Answer::Frame { kind: Kind::Specialised, meta, .. } => match serde_json::from_slice::<Specialised>(&meta) {
+                Ok(Specialised { error: None }) => None,
+                Ok(Specialised { error: Some(error) }) => Some(init_failure(failure(error))),
+                Err(error) => {
+                    Some(Failure::new(ErrorType::InitError, format!("the runtime's answer can't be read: {error}")))
+                }
+            },
+            Answer::Closed => Some(match self.exit_soon().await {
+                Some(exit) if exit.out_of_memory => Failure::new(
+                    ErrorType::OutOfMemory,
+                    format!("out of memory while loading: the limit is {} MB", version.memory_mb),
+                ),
+                Some(exit) => {
+                    Failure::new(ErrorType::InitError, format!("the runtime ended while loading the code: {exit}"))
+                }
+                None => Failure::new(ErrorType::InitError, "the code closed the runtime's socket while loading"),
+            }),
+            _ => Some(Failure::new(ErrorType::InitError, "the code broke the runtime's protocol while loading")),
+        };
+        if let Some(failure) = failure {
+            return Err(SpecialiseError::Init { failure, stdout, stderr });
+        }
+        state.last = self.process.group.readings();
+        self.tasks_at_rest.store(self.process.group.tasks_alive().unwrap_or(0), Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn invoke(&self, invocation: &Invocation, log: Option<&dyn LogSink>) -> Report {
+        let mut state = self.state.lock().await;
+        let mut buffer = uuid::Uuid::encode_buffer();
+        let id: &str = invocation.id.0.hyphenated().encode_lower(&mut buffer);
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis() as u64);
+        let meta =
+            Invoke { id, deadline_ms: now + invocation.version.timeout_ms, model_id: invocation.model_id.as_deref() };
+        self.process.group.reset_peak();
+        let exchange = match wire::head(Kind::Invoke, &meta, invocation.payload.len()) {
+            Ok(head) => {
+                let bounds = self.bounds(self.shared.config.limits.result_bytes);
+                let gone = async {
+                    self.process.wait().await;
+                };
+                state.channel.exchange(&head, &invocation.payload, bounds, log, gone).await
+            }
+            Err(error) => Exchange {
+                answer: Answer::Violated(error.to_string()),
+                stdout: Default::default(),
+                stderr: Default::default(),
+                full_log: None,
+            },
+        };
+        self.report(&mut state, exchange, id).await
+    }
+
+    async fn terminate(&self, grace: Duration) {
+        self.process.terminate(grace).await;
+    }
+
+    fn freeze(&self) -> Result<(), SandboxError> {
+        self.process.group.freeze().map_err(|error| SandboxError::Failed { step: "freeze", cause: error.to_string() })
+    }
+
+    fn thaw(&self) -> Result<(), SandboxError> {
+        self.process.group.thaw().map_err(|error| SandboxError::Failed { step: "thaw", cause: error.to_string() })
+    }
+
+    async fn ended(&self) -> Exit {
+        self.process.wait().await.exit
+    }
+}

@@ -1,0 +1,284 @@
+//! The launcher's loop: requests in, sandboxes out, one poll(2) for everything.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::pipe2;
+use seccompiler::BpfProgram;
+
+use super::child::{self, Plan, USER_INSIDE};
+use super::protocol::{MESSAGE_BYTES_MAX, Reply, Request, Root, Setup, Start};
+use super::template::{self, Step, StepError, c_path};
+use crate::sandbox::cgroup;
+use crate::sandbox::seccomp;
+use crate::sandbox::sys::{self, Cloned, MountAttributes};
+
+/// Runs the launcher until the daemon is gone. The exit code.
+pub fn main() -> u8 {
+    // The daemon says when to end; a Ctrl-C meant for it must not end the sandboxes first.
+    for signal in [nix::sys::signal::Signal::SIGINT, nix::sys::signal::Signal::SIGTERM] {
+        let mut set = nix::sys::signal::SigSet::empty();
+        set.add(signal);
+        if set.thread_block().is_err() {
+            return 1;
+        }
+    }
+    let Ok(socket) = sys::inherited(0) else {
+        eprintln!("faasd sandbox-launcher is started by the daemon; run `faasd` instead");
+        return 2;
+    };
+    let mut launcher = match Launcher::start(&socket) {
+        Ok(launcher) => launcher,
+        Err(error) => {
+            let failed = Reply::Failed { slot: None, step: error.step, cause: error.source.to_string() };
+            let _ = reply(&socket, &failed, &[]);
+            return 1;
+        }
+    };
+    let ended = launcher.serve(&socket);
+    launcher.end_all();
+    u8::from(ended.is_err())
+}
+
+/// A sandbox whose second process has not begun yet.
+struct Starting {
+    slot: u32,
+    pid: i32,
+    pidfd: OwnedFd,
+    /// Closes at exec; before that, carries the sentence of a failed step.
+    failure: OwnedFd,
+}
+
+struct Launcher {
+    setup: Setup,
+    filters: Vec<BpfProgram>,
+    roots: [(Root, PathBuf); 2],
+    slots: PathBuf,
+    starting: Vec<Starting>,
+    /// Slots in use, and whether code is mounted there.
+    used: BTreeMap<u32, bool>,
+}
+
+fn reply(socket: &OwnedFd, message: &Reply, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let bytes = serde_json::to_vec(message).map_err(io::Error::other)?;
+    sys::send(socket, &bytes, fds).map_err(io::Error::from)
+}
+
+/// `None`: the daemon is gone.
+fn next_request(socket: &OwnedFd) -> io::Result<Option<(Request, Vec<OwnedFd>)>> {
+    let mut buffer = vec![0; MESSAGE_BYTES_MAX];
+    let (length, fds) = sys::receive(socket, &mut buffer)?;
+    if length == 0 {
+        return Ok(None);
+    }
+    let request = serde_json::from_slice(&buffer[..length]).map_err(io::Error::other)?;
+    Ok(Some((request, fds)))
+}
+
+impl Launcher {
+    fn start(socket: &OwnedFd) -> Result<Self, StepError> {
+        let Some((Request::Setup(setup), _)) = next_request(socket).step("read the set-up")? else {
+            return Err(StepError { step: "read the set-up".into(), source: io::ErrorKind::InvalidData.into() });
+        };
+        unshare(CloneFlags::CLONE_NEWNS).step("make a mount namespace")?;
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).step("make mounts private")?;
+        let run = setup.run_dir.clone();
+        mount(Some("tmpfs"), &run, Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=0755,size=16m"))
+            .step("mount run directory")?;
+        // From here on paths are relative: the way to the data directory is closed to the ids that sandboxes have.
+        nix::unistd::chdir(&run).step("enter run directory")?;
+        let roots = [(Root::Run, PathBuf::from("root")), (Root::Build, PathBuf::from("build"))];
+        for (kind, path) in &roots {
+            fs::create_dir(path).step("make root")?;
+            template::build(path, &setup, *kind == Root::Build)?;
+        }
+        let slots = PathBuf::from("slots");
+        fs::create_dir(&slots).step("make slots")?;
+        let filters = seccomp::compile().map_err(io::Error::other).step("compile the system call filter")?;
+        reply(socket, &Reply::Ready, &[]).step("answer")?;
+        Ok(Self { setup, filters, roots, slots, starting: Vec::new(), used: BTreeMap::new() })
+    }
+
+    /// Until the daemon is gone (`Ok`) or something can't be mended.
+    fn serve(&mut self, socket: &OwnedFd) -> io::Result<()> {
+        loop {
+            let mut waited = vec![PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+            waited.extend(self.starting.iter().map(|s| PollFd::new(s.failure.as_fd(), PollFlags::POLLIN)));
+            // Ended sandboxes are collected at least this often; nobody waits for it.
+            match poll(&mut waited, PollTimeout::from(1000u16)) {
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(error) => return Err(error.into()),
+                Ok(_) => {}
+            }
+            let readable = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
+            let asked = readable(&waited[0]);
+            let begun: Vec<usize> = (1..waited.len()).filter(|i| readable(&waited[*i])).map(|i| i - 1).collect();
+            for index in begun.into_iter().rev() {
+                let starting = self.starting.swap_remove(index);
+                self.tell_started(socket, starting)?;
+            }
+            while let Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) = waitpid(None, Some(WaitPidFlag::WNOHANG))
+            {
+            }
+            if asked {
+                match next_request(socket)? {
+                    None => return Ok(()),
+                    Some((request, fds)) => self.handle(socket, request, fds)?,
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, socket: &OwnedFd, request: Request, fds: Vec<OwnedFd>) -> io::Result<()> {
+        let (slot, done) = match request {
+            Request::Setup(_) => return Ok(()),
+            Request::Start(start) => (start.slot, self.make(&start, fds).map(|()| None)),
+            Request::Mount { slot, code } => {
+                (slot, self.show_code(slot, &code).map(|()| Some(Reply::Mounted { slot })))
+            }
+            Request::Release { slot } => {
+                self.release(slot);
+                return Ok(());
+            }
+        };
+        match done {
+            Ok(None) => Ok(()),
+            Ok(Some(answer)) => reply(socket, &answer, &[]),
+            Err(error) => {
+                let cause = error.source.to_string();
+                reply(socket, &Reply::Failed { slot: Some(slot), step: error.step, cause }, &[])
+            }
+        }
+    }
+
+    fn slot_dir(&self, slot: u32) -> PathBuf {
+        self.slots.join(slot.to_string())
+    }
+
+    fn make(&mut self, start: &Start, fds: Vec<OwnedFd>) -> Result<(), StepError> {
+        let missing = || StepError { step: "take descriptors".into(), source: io::ErrorKind::InvalidData.into() };
+        let mut fds = fds.into_iter();
+        let mut next = || fds.next().ok_or_else(missing);
+        let (socket, stdout, stderr, status) = (next()?, next()?, next()?, next()?);
+        let v2 = if start.into_v2 { Some(next()?) } else { None };
+        let task = self.open_slot(start.slot)?;
+        let (go_read, go_write) = pipe2(OFlag::O_CLOEXEC).step("make a pipe")?;
+        let (failure_read, failure_write) = pipe2(OFlag::O_CLOEXEC).step("make a pipe")?;
+        let plan = Plan {
+            root: self.roots.iter().find(|(kind, _)| *kind == start.root).map(|(_, path)| path).ok_or_else(missing)?,
+            task: &task,
+            user_namespace: self.setup.user_namespace,
+            uid: start.uid,
+            tmp_bytes: start.tmp_bytes,
+            output_bytes: start.output_bytes,
+            open_files_max: start.open_files_max,
+            arguments: child::c_strings(&start.arguments).step("read arguments")?,
+            environment: child::c_strings(&start.environment).step("read environment")?,
+            filters: &self.filters,
+            go: go_read,
+            failure: failure_write,
+            socket,
+            stdout,
+            stderr,
+            status,
+            tasks: fds.collect(),
+        };
+        let mut flags =
+            libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        if self.setup.user_namespace {
+            flags |= libc::CLONE_NEWUSER;
+        }
+        match sys::clone3(flags as u64, v2.as_ref().map(AsFd::as_fd)).step("clone into new namespaces")? {
+            Cloned::Child => {
+                drop(go_write);
+                child::run(plan)
+            }
+            Cloned::Parent { pid, pidfd } => {
+                drop(plan);
+                if self.setup.user_namespace {
+                    map_ids(pid, start.uid)?;
+                }
+                nix::unistd::write(&go_write, b"1").step("let the sandbox go on")?;
+                self.starting.push(Starting { slot: start.slot, pid, pidfd, failure: failure_read });
+                Ok(())
+            }
+        }
+    }
+
+    fn tell_started(&mut self, socket: &OwnedFd, starting: Starting) -> io::Result<()> {
+        let mut sentence = String::new();
+        let _ = fs::File::from(starting.failure).take(4096).read_to_string(&mut sentence);
+        if sentence.is_empty() {
+            return reply(
+                socket,
+                &Reply::Started { slot: starting.slot, pid: starting.pid },
+                &[starting.pidfd.as_fd()],
+            );
+        }
+        self.release(starting.slot);
+        let (step, cause) = sentence.split_once(": ").unwrap_or(("start", &sentence));
+        reply(socket, &Reply::Failed { slot: Some(starting.slot), step: step.into(), cause: cause.into() }, &[])
+    }
+
+    /// Makes the slot's directory a mount of its own that others can follow.
+    fn open_slot(&mut self, slot: u32) -> Result<PathBuf, StepError> {
+        let dir = self.slot_dir(slot);
+        if self.used.contains_key(&slot) {
+            self.release(slot);
+        }
+        if !dir.exists() {
+            fs::create_dir(&dir).step("make a slot")?;
+        }
+        let none = None::<&str>;
+        mount(Some(&dir), &dir, none, MsFlags::MS_BIND, none).step("mount a slot")?;
+        self.used.insert(slot, false);
+        // Shared on its own, not with its siblings.
+        mount(none, &dir, none, MsFlags::MS_SHARED, none).step("share a slot")?;
+        Ok(dir)
+    }
+
+    fn show_code(&mut self, slot: u32, code: &Path) -> Result<(), StepError> {
+        let path = |path: &Path| -> Result<CString, StepError> { c_path(path).step("read a path") };
+        let tree = sys::open_tree(&path(code)?, false).step(format!("open {}", code.display()))?;
+        sys::set_attributes(tree.as_fd(), MountAttributes { read_only: true, no_devices: true })
+            .step("make code read-only")?;
+        sys::move_mount(tree.as_fd(), &path(&self.slot_dir(slot))?).step("show code")?;
+        self.used.insert(slot, true);
+        Ok(())
+    }
+
+    fn release(&mut self, slot: u32) {
+        let Some(code) = self.used.remove(&slot) else { return };
+        let dir = self.slot_dir(slot);
+        for _ in 0..1 + u8::from(code) {
+            let _ = umount2(&dir, MntFlags::MNT_DETACH);
+        }
+        let _ = fs::remove_dir(&dir);
+    }
+
+    /// Kills every sandbox and waits until they and their groups are gone.
+    fn end_all(&mut self) {
+        self.starting.clear();
+        cgroup::sweep(&self.setup.cgroup_parents);
+        // Without groups to find them by, their parent-death signal ends them.
+    }
+}
+
+/// Root and the user inside become two ids of the host that nobody else has.
+fn map_ids(pid: i32, first: u32) -> Result<(), StepError> {
+    let map = format!("0 {first} 1\n{USER_INSIDE} {} 1\n", first + 1);
+    for file in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{pid}/{file}"), &map).step(format!("write {file}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,261 @@
+//! The one room where `unsafe` is allowed: system calls that no safe wrapper offers, each as a small safe function.
+//!
+//! Nothing here decides anything. Callers pass borrowed descriptors and get owned ones back.
+#![allow(unsafe_code)]
+
+use std::ffi::CStr;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::{size_of, zeroed};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+
+// Constants of <linux/sched.h> and <linux/mount.h> that the libc crate lacks or has in too narrow a type.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+const OPEN_TREE_CLONE: u32 = 1;
+const MOVE_MOUNT_F_EMPTY_PATH: u32 = 4;
+const MOUNT_ATTR_RDONLY: u64 = 1;
+const MOUNT_ATTR_NOSUID: u64 = 2;
+const MOUNT_ATTR_NODEV: u64 = 4;
+
+/// struct mount_attr of <linux/mount.h>.
+#[repr(C)]
+#[derive(Default)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+/// Who returns from [`clone3`].
+pub enum Cloned {
+    /// The caller: the child's pid here, and a descriptor for it.
+    Parent {
+        pid: i32,
+        pidfd: OwnedFd,
+    },
+    Child,
+}
+
+/// Like fork(2), into the new namespaces that `flags` name and, on cgroup v2, into the group `into` (clone3(2)).
+///
+/// The caller must be single-threaded: the child then has a whole and consistent copy of its memory.
+pub fn clone3(flags: u64, into: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: an all-zero clone_args asks for nothing; the kernel reads it and writes only through `pidfd`, which outlives the call.
+    let result = unsafe {
+        let mut args: libc::clone_args = zeroed();
+        args.flags = flags | libc::CLONE_PIDFD as u64;
+        args.pidfd = (&raw mut pidfd) as u64;
+        args.exit_signal = libc::SIGCHLD as u64;
+        if let Some(group) = &into {
+            args.flags |= CLONE_INTO_CGROUP;
+            args.cgroup = group.as_raw_fd() as u64;
+        }
+        libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>())
+    };
+    match result {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Cloned::Child),
+        // SAFETY: the kernel has just made this descriptor for us.
+        pid => Ok(Cloned::Parent { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
+    }
+}
+
+/// fork(2) for a single-threaded caller; `true` in the child.
+pub fn fork() -> io::Result<bool> {
+    // SAFETY: the only caller is a sandbox's first process, which has one thread.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(true),
+        _ => Ok(false),
+    }
+}
+
+fn checked(result: i64) -> io::Result<i64> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// A detached copy of the mount tree at `path` (open_tree(2)).
+pub fn open_tree(path: &CStr, recursive: bool) -> io::Result<OwnedFd> {
+    let mut flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u32;
+    if recursive {
+        flags |= libc::AT_RECURSIVE as u32;
+    }
+    // SAFETY: `path` is NUL-terminated and lives through the call; the descriptor returned is ours.
+    unsafe {
+        let fd = checked(libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags))?;
+        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+    }
+}
+
+/// Attributes to set on a mount tree: see [`set_attributes`].
+#[derive(Clone, Copy, Debug)]
+pub struct MountAttributes {
+    pub read_only: bool,
+    pub no_devices: bool,
+}
+
+/// Sets attributes on a detached tree and everything below it (mount_setattr(2)); `nosuid` always.
+pub fn set_attributes(tree: BorrowedFd<'_>, wanted: MountAttributes) -> io::Result<()> {
+    let mut attributes = MountAttr { set: MOUNT_ATTR_NOSUID, ..MountAttr::default() };
+    if wanted.read_only {
+        attributes.set |= MOUNT_ATTR_RDONLY;
+    }
+    if wanted.no_devices {
+        attributes.set |= MOUNT_ATTR_NODEV;
+    }
+    // SAFETY: the path is empty and terminated, `attributes` lives through the call and its size is passed.
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+            &raw const attributes,
+            size_of::<MountAttr>(),
+        )
+    })
+    .map(drop)
+}
+
+/// Attaches a detached tree at `path` (move_mount(2)).
+pub fn move_mount(tree: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
+    // SAFETY: both paths are terminated and live through the call.
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    })
+    .map(drop)
+}
+
+/// Brings up the loopback interface of the caller's network namespace.
+pub fn loopback_up() -> io::Result<()> {
+    // SAFETY: a socket of our own; `request` is zeroed, holds a terminated name, and lives through both calls.
+    unsafe {
+        let fd = checked(i64::from(libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0)))?;
+        let socket = OwnedFd::from_raw_fd(fd as RawFd);
+        let mut request: libc::ifreq = zeroed();
+        request.ifr_name[0] = b'l' as libc::c_char;
+        request.ifr_name[1] = b'o' as libc::c_char;
+        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+        checked(i64::from(libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request)))?;
+    }
+    Ok(())
+}
+
+/// Gives up every capability for good: bounding, ambient, inheritable, permitted and effective sets.
+///
+/// Must come before the change of uid, which would take the right to shrink the bounding set.
+pub fn drop_bounding_set() -> io::Result<()> {
+    for capability in 0..64 {
+        // SAFETY: prctl with integers only.
+        let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+        if result != 0 {
+            let error = io::Error::last_os_error();
+            // The first number the kernel does not know ends the list.
+            return if error.raw_os_error() == Some(libc::EINVAL) { Ok(()) } else { Err(error) };
+        }
+    }
+    Ok(())
+}
+
+/// Empties the caller's own capability sets (capset(2)) and locks uid 0 out of getting them back by exec.
+pub fn drop_capabilities() -> io::Result<()> {
+    #[repr(C)]
+    struct Head {
+        version: u32,
+        pid: i32,
+    }
+    const VERSION_3: u32 = 0x2008_0522;
+    let head = Head { version: VERSION_3, pid: 0 };
+    let none = [0u32; 6];
+    // SAFETY: version 3 takes two sets of three words, which `none` is; both live through the call.
+    unsafe {
+        checked(i64::from(libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)))?;
+        checked(libc::syscall(libc::SYS_capset, &raw const head, none.as_ptr()))?;
+    }
+    Ok(())
+}
+
+/// Closes, or marks close-on-exec, every descriptor from `first` on.
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: only flags change; no descriptor is closed under anybody's feet.
+    checked(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(drop)
+}
+
+/// Closes every descriptor in `first..=last` at once, for a process that is about to do nothing but wait.
+pub fn close_range(first: u32, last: u32) {
+    // SAFETY: called by a sandbox's first process just before its wait loop, which owns none of these.
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+}
+
+/// Sends `signal` to the process behind `pidfd` (pidfd_send_signal(2)).
+pub fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: no pointers but a null one, which the call allows.
+    checked(unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
+    })
+    .map(drop)
+}
+
+/// Descriptors in one message; the kernel's bound is 253.
+pub const DESCRIPTORS_MAX: usize = 16;
+
+/// Sends one message with descriptors.
+pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> nix::Result<()> {
+    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let control = if raw.is_empty() { &[][..] } else { &rights[..] };
+    let parts = [IoSlice::new(bytes)];
+    sendmsg::<()>(socket.as_fd().as_raw_fd(), &parts, control, MsgFlags::MSG_NOSIGNAL, None).map(drop)
+}
+
+/// Receives one message with its descriptors; 0 bytes mean that the other side is gone.
+pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> nix::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let message = recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let mut fds = Vec::new();
+    for part in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = part {
+            // SAFETY: the kernel has just installed these for us, and nobody else knows their numbers.
+            fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    Ok((message.bytes, fds))
+}
+
+/// Takes descriptor `number`, which the caller's parent put there, as owned.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl only looks. Called once, at the start of a process that was told what this descriptor is.
+    unsafe {
+        checked(i64::from(libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC)))?;
+        Ok(OwnedFd::from_raw_fd(number))
+    }
+}
+
+/// Makes raw descriptor `from` the descriptor `number`, without close-on-exec.
+pub fn place_raw(from: RawFd, number: RawFd) -> io::Result<()> {
+    // SAFETY: the caller, about to exec, owns the whole table.
+    checked(i64::from(unsafe { libc::dup2(from, number) })).map(drop)
+}
+
+/// Ends the process at once: no destructors, no exit handlers.
+pub fn exit(code: i32) -> ! {
+    // SAFETY: _exit takes an integer and does not come back.
+    unsafe { libc::_exit(code) }
+}
+
+/// Watches a descriptor for readiness.
+pub fn watch(fd: OwnedFd, interest: tokio::io::Interest) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd names one open descriptor for as long as it lives, which is what registration relies on.
+    unsafe { tokio::io::unix::AsyncFd::register_with_interest(fd, interest) }.map_err(io::Error::from)
+}

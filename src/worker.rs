@@ -1,0 +1,277 @@
+//! The worker: runs invocations in sandboxes. The imperative shell around `domain::pool`.
+//!
+//! ```text
+//! execute ─► check_out ─► sandbox.invoke ─► check in ─► outcome        (execute, sandboxes, verdict)
+//! poll    ─► lease ─► RUNNING ─► execute ─► stored ─► told ─► acknowledged          (poll, job)
+//! ```
+//!
+//! It knows ports only. A sandbox is returned before its call's outcome is, so that a client calling in sequence finds it.
+
+mod build;
+mod cancel;
+mod capacity;
+mod code_cache;
+mod execute;
+#[cfg(test)]
+mod fake;
+mod handle;
+mod job;
+mod metrics;
+mod poll;
+mod sandboxes;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod verdict;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::{Semaphore, watch};
+
+use crate::config::Config;
+use crate::domain::function::Runtime;
+use crate::domain::ids::{InvocationId, VersionKey, WorkerId};
+use crate::domain::invocation::Invocation;
+use crate::domain::outcome::Outcome;
+use crate::domain::policy::retry::Retry;
+use crate::domain::pool::{Event, Pool};
+use crate::ports::artifacts::ArtifactStore;
+use crate::ports::bus::{Bus, News};
+use crate::ports::clock::Clock;
+use crate::ports::executor::{
+    BuildError, Builder, ExecuteError, Executor, LogSinks, PoolView, WorkerState, WorkerView,
+};
+use crate::ports::invocations::InvocationStore;
+use crate::ports::queue::JobQueue;
+use crate::ports::registry::Registry;
+use crate::ports::sandbox::{LogSink, SandboxDriver};
+
+pub use capacity::Machine;
+pub use code_cache::Packages;
+pub use metrics::{FunctionMetrics, Metrics};
+
+use cancel::{Calls, Why};
+use code_cache::CodeCache;
+use sandboxes::Sandboxes;
+use tasks::Tasks;
+
+/// Compilations at once: each has a memory of its own beside the pool's budget.
+const BUILDS_MAX: usize = 2;
+/// How often a drain looks whether all calls are over.
+const DRAIN_LOOK: Duration = Duration::from_millis(10);
+/// After its deadline a drain waits this long, beyond the grace, for what it has ended.
+const DRAIN_END: Duration = Duration::from_secs(10);
+
+/// What the worker needs of the world.
+pub struct WorkerPorts {
+    pub sandboxes: Arc<dyn SandboxDriver>,
+    pub packages: Arc<dyn Packages>,
+    pub queue: Arc<dyn JobQueue>,
+    pub invocations: Arc<dyn InvocationStore>,
+    pub registry: Arc<dyn Registry>,
+    pub artifacts: Arc<dyn ArtifactStore>,
+    pub bus: Arc<dyn Bus>,
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Who this worker is and what it can do.
+pub struct Identity {
+    pub id: WorkerId,
+    /// Where others reach it; shown only.
+    pub address: String,
+    pub machine: Machine,
+    /// Runtimes that can run here; of others no sandbox is kept ready.
+    pub runtimes: Vec<Runtime>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Active,
+    /// Takes no new work.
+    Cordoned,
+    /// Past the drain's deadline: what still runs is ended.
+    Ending,
+}
+
+/// See the module. Made by [`Worker::new`]; does nothing by itself until [`Worker::start`].
+pub struct Worker {
+    identity: Identity,
+    config: Arc<Config>,
+    sandboxes: Arc<Sandboxes>,
+    driver: Arc<dyn SandboxDriver>,
+    code: Arc<CodeCache>,
+    queue: Arc<dyn JobQueue>,
+    invocations: Arc<dyn InvocationStore>,
+    registry: Arc<dyn Registry>,
+    artifacts: Arc<dyn ArtifactStore>,
+    bus: Arc<dyn Bus>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    calls: Calls,
+    listeners: OnceLock<Weak<dyn LogSinks>>,
+    builds: Semaphore,
+    retry: Retry,
+    grace: Duration,
+    phase: watch::Sender<Phase>,
+    /// Ends by itself after a cordon.
+    polling: Tasks,
+    /// Runs until it is aborted.
+    background: Tasks,
+}
+
+impl Worker {
+    /// Opens the code cache below `config.data_dir`; its directory must be this worker's alone.
+    pub fn new(
+        ports: WorkerPorts,
+        config: Arc<Config>,
+        identity: Identity,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Arc<Self>> {
+        let WorkerPorts { sandboxes: driver, packages, queue, invocations, registry, artifacts, bus, clock } = ports;
+        let code = Arc::new(CodeCache::open(&config.data_dir, artifacts.clone(), packages)?);
+        let pool = Pool::new(capacity::settings(&config, identity.machine, &identity.runtimes));
+        let init_timeout = Duration::from_millis(config.sandbox.init_timeout_ms);
+        let sandboxes =
+            Sandboxes::new(pool, driver.clone(), code.clone(), clock.clone(), metrics.clone(), init_timeout);
+        let retry = Retry {
+            attempts_max: config.queue.attempts_max,
+            backoff: Duration::from_millis(config.queue.backoff_ms),
+            backoff_max: Duration::from_millis(config.queue.backoff_max_ms),
+        };
+        Ok(Arc::new(Self {
+            grace: Duration::from_millis(config.sandbox.grace_ms),
+            identity,
+            config,
+            sandboxes,
+            driver,
+            code,
+            queue,
+            invocations,
+            registry,
+            artifacts,
+            bus,
+            clock,
+            metrics,
+            calls: Calls::default(),
+            listeners: OnceLock::new(),
+            builds: Semaphore::new(BUILDS_MAX),
+            retry,
+            phase: watch::Sender::new(Phase::Active),
+            polling: Tasks::default(),
+            background: Tasks::default(),
+        }))
+    }
+
+    /// Tells who wants to hear what asynchronous invocations print. Once, before [`Worker::start`].
+    pub fn listen(&self, listeners: Weak<dyn LogSinks>) {
+        // A second call would change nothing.
+        let _ = self.listeners.set(listeners);
+    }
+
+    fn sink_for(&self, id: InvocationId, attempt: u32) -> Option<Arc<dyn LogSink>> {
+        self.listeners.get()?.upgrade()?.sink_for(id, attempt)
+    }
+
+    /// Begins to poll the queue, keep sandboxes ready and hear cancellations. Must run inside a tokio runtime; once.
+    pub fn start(self: &Arc<Self>) {
+        self.background.spawn(self.sandboxes.clone().tick());
+        self.background.spawn(self.clone().hear());
+        self.polling.spawn(self.clone().poll());
+    }
+
+    /// Takes no new work, lets what runs finish for `within`, then ends it (jobs go back to the queue, uncounted) and every
+    /// sandbox. `true` if all calls finished by themselves.
+    pub async fn drain(&self, within: Duration) -> bool {
+        self.phase.send_replace(Phase::Cordoned);
+        self.sandboxes.apply(Event::Drain);
+        let finished = tokio::time::timeout(within, self.finished()).await.is_ok();
+        if !finished {
+            tracing::warn!(calls = self.calls.len(), "drain time is over, calls are ended");
+            self.phase.send_replace(Phase::Ending);
+            self.calls.tell_all(Why::Draining);
+        }
+        let rest = async {
+            self.finished().await;
+            self.background.abort();
+            self.background.join().await;
+            self.sandboxes.join().await;
+        };
+        if tokio::time::timeout(self.grace + DRAIN_END, rest).await.is_err() {
+            tracing::error!(sandboxes = self.sandboxes.with_pool(Pool::sandboxes), "sandboxes left after the drain");
+        }
+        finished
+    }
+
+    /// No call is here and the poll loop is over.
+    async fn finished(&self) {
+        self.polling.join().await;
+        while self.calls.len() > 0 {
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+    }
+
+    /// Stops what the bus says is cancelled; for ever.
+    async fn hear(self: Arc<Self>) {
+        let mut news = self.bus.subscribe();
+        loop {
+            if let Some(News::Cancel(id)) = news.next().await {
+                self.cancel(id);
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Executor for Worker {
+    async fn execute(
+        &self,
+        invocation: Arc<Invocation>,
+        acquire_timeout: Duration,
+        log: Option<Arc<dyn LogSink>>,
+    ) -> Result<Outcome, ExecuteError> {
+        self.run_invocation(&invocation, acquire_timeout, log).await
+    }
+
+    fn cancel(&self, id: InvocationId) -> bool {
+        self.calls.tell(id, Why::Asked)
+    }
+
+    fn retire(&self, version: VersionKey) {
+        self.sandboxes.retire(version);
+    }
+
+    fn view(&self) -> WorkerView {
+        let (counts, active, waiting, capacity) = self.sandboxes.with_pool(|pool| {
+            (pool.counts(), pool.active() as u32, pool.waiting() as u32, pool.settings().concurrency_max as u32)
+        });
+        let pools = self.identity.runtimes.iter().map(|runtime| {
+            let of = counts[*runtime as usize];
+            let view = PoolView { warm: of.warm, prewarmed: of.prewarmed, busy: of.busy, starting: of.starting };
+            (*runtime, view)
+        });
+        let state = if *self.phase.borrow() == Phase::Active { WorkerState::Active } else { WorkerState::Draining };
+        WorkerView {
+            id: self.identity.id,
+            address: self.identity.address.clone(),
+            state,
+            pools: BTreeMap::from_iter(pools),
+            active,
+            waiting,
+            capacity,
+            load: f64::from(active) / f64::from(capacity.max(1)),
+            last_seen: self.clock.now(),
+        }
+    }
+}
+
+#[async_trait]
+impl Builder for Worker {
+    async fn build(&self, runtime: Runtime, package: Bytes) -> Result<Bytes, BuildError> {
+        self.compile(runtime, package).await
+    }
+}

@@ -1,0 +1,80 @@
+//! How much this machine may run: the configuration, with what it leaves open taken from the machine.
+
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::domain::function::Runtime;
+use crate::domain::pool::Settings;
+
+/// Calls at once per processor, where the configuration does not say.
+const CALLS_PER_CPU: usize = 8;
+/// Where the machine does not tell its memory.
+const MEMORY_MB_UNKNOWN: u64 = 1024;
+
+/// What the machine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Machine {
+    pub cpus: usize,
+    pub memory_mb: u64,
+}
+
+impl Machine {
+    pub fn detect() -> Self {
+        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        Self {
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_mb: memory_mb(&meminfo).unwrap_or(MEMORY_MB_UNKNOWN),
+        }
+    }
+}
+
+/// From `/proc/meminfo` (proc_meminfo(5)): `MemTotal:  24692072 kB`.
+fn memory_mb(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / 1024)
+}
+
+/// The bounds of the pool. Runtimes that this machine can't run are not kept ready.
+pub fn settings(config: &Config, machine: Machine, supported: &[Runtime]) -> Settings {
+    let pool = &config.pool;
+    let or = |value: u64, default: u64| if value == 0 { default } else { value };
+    let mut prewarmed = [0; Runtime::ALL.len()];
+    for runtime in supported {
+        prewarmed[*runtime as usize] = match runtime {
+            Runtime::Python => pool.prewarmed_python,
+            Runtime::Nodejs => pool.prewarmed_nodejs,
+            Runtime::Provided | Runtime::Go | Runtime::Cpp => pool.prewarmed_native,
+        };
+    }
+    Settings {
+        sandboxes_max: pool.sandboxes_max.max(1),
+        concurrency_max: or(pool.concurrency_max as u64, (machine.cpus * CALLS_PER_CPU) as u64) as usize,
+        starting_max: pool.starting_max.max(1),
+        per_version_max: pool.per_version_max.max(1),
+        waiters_max: pool.waiters_max.max(1),
+        memory_budget_mb: or(pool.memory_budget_mb, machine.memory_mb * 8 / 10),
+        prewarmed,
+        freeze_after: Duration::from_millis(pool.freeze_after_ms),
+        keep_alive: Duration::from_secs(pool.keep_alive_s),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_open_comes_from_the_machine() {
+        let machine = Machine { cpus: 2, memory_mb: 1000 };
+        let settings = settings(&Config::default(), machine, &[Runtime::Python]);
+        assert_eq!((settings.concurrency_max, settings.memory_budget_mb), (16, 800));
+        assert_eq!(settings.prewarmed, [2, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn meminfo_is_read() {
+        assert_eq!(memory_mb("MemTotal:       24692072 kB\nMemFree: 1 kB\n"), Some(24113));
+        assert_eq!(memory_mb("nothing"), None);
+    }
+}

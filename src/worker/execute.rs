@@ -1,0 +1,265 @@
+//! One invocation from its checkout to its outcome: timeout and cancellation enforced, the sandbox returned before the answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::domain::function::Version;
+use crate::domain::ids::Digest;
+use crate::domain::invocation::{Invocation, Mode};
+use crate::domain::outcome::{ErrorType, Failure, Outcome, OutputFile, StartType, Status, Timings};
+use crate::ports::executor::ExecuteError;
+use crate::ports::sandbox::{Ending, LogSink, Report, Sandbox, SandboxError};
+
+use super::Worker;
+use super::cancel::{Cancel, Why};
+use super::handle::Handle;
+use super::sandboxes::{Checkout, CreationFailure, NoSandbox};
+use super::verdict::{self, Stop, Verdict};
+
+/// What a refused caller is told to wait before it asks again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// A call whose sandbox is gone must say so within this.
+const REPORT_GRACE: Duration = Duration::from_secs(5);
+/// Between SIGTERM and SIGKILL where the drain time is over already.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
+fn micros(duration: Duration) -> u64 {
+    duration.as_micros() as u64
+}
+
+impl Worker {
+    pub(super) async fn run_invocation(
+        &self,
+        invocation: &Arc<Invocation>,
+        acquire_timeout: Duration,
+        log: Option<Arc<dyn LogSink>>,
+    ) -> Result<Outcome, ExecuteError> {
+        let begun = self.clock.monotonic();
+        let entry = self.calls.enter(invocation.id);
+        let queue = match invocation.mode {
+            Mode::Sync => Duration::ZERO,
+            Mode::Async => self.clock.now().since(invocation.accepted_at),
+        };
+        let checked_out = self.sandboxes.check_out(&invocation.version, acquire_timeout, &entry.cancel).await;
+        let waited = self.clock.monotonic().saturating_sub(begun);
+        let (mut outcome, handle) = match checked_out {
+            Ok(checkout) => {
+                let handle = checkout.handle.clone();
+                let outcome = self.call(invocation, checkout, waited, log.as_deref(), &entry.cancel).await?;
+                (outcome, Some(handle))
+            }
+            Err(no) => (self.without_sandbox(no, &invocation.version, acquire_timeout, waited)?, None),
+        };
+        let took = self.clock.monotonic().saturating_sub(begun);
+        outcome.timings.queue_us = micros(queue);
+        outcome.timings.total_us = micros(queue + took);
+        let of_handle = handle.as_ref().and_then(|handle| handle.special.get()).map(|special| &special.metrics);
+        match of_handle {
+            Some(function) => self.metrics.ended(function, &outcome, took),
+            None => {
+                let function = self.metrics.function(&invocation.version.function_name);
+                self.metrics.ended(&function, &outcome, took);
+            }
+        }
+        Ok(outcome)
+    }
+
+    async fn call(
+        &self,
+        invocation: &Invocation,
+        mut checkout: Checkout,
+        waited: Duration,
+        log: Option<&dyn LogSink>,
+        cancel: &Cancel,
+    ) -> Result<Outcome, ExecuteError> {
+        let start_type = checkout.start_type;
+        if let Err(error) = checkout.begin() {
+            checkout.check_in(false);
+            return Err(platform(&error));
+        }
+        let handle = checkout.handle.clone();
+        let (report, stop) = self.invoke(invocation, &*handle.sandbox, log, cancel).await;
+        let Some(report) = report else {
+            checkout.check_in(false);
+            let silent = verdict::of(
+                Ending::Violated("gave no account of the call".to_owned()),
+                stop,
+                &invocation.version,
+                self.config.limits.result_bytes,
+            );
+            return Ok(outcome_of(silent, start_type));
+        };
+        if let Err(reason) = report.reusable {
+            tracing::debug!(sandbox_id = %handle.id, reason, "sandbox not reusable");
+        }
+        checkout.check_in(report.reusable.is_ok() && stop.is_none());
+        Ok(self.outcome(invocation, report, stop, start_type, acquire_times(&handle, start_type, waited)).await)
+    }
+
+    /// The call runs to its end even when it is told to stop: the sandbox then ends, and the call with it. `None`: it did not
+    /// end with its sandbox.
+    pub(super) async fn invoke(
+        &self,
+        invocation: &Invocation,
+        sandbox: &dyn Sandbox,
+        log: Option<&dyn LogSink>,
+        cancel: &Cancel,
+    ) -> (Option<Report>, Option<Stop>) {
+        let mut call = sandbox.invoke(invocation, log);
+        let timeout = tokio::time::sleep(Duration::from_millis(invocation.version.timeout_ms));
+        let stop = tokio::select! {
+            biased;
+            report = &mut call => return (Some(report), None),
+            () = timeout => Stop::Timeout,
+            why = cancel.told() => Stop::Cancelled(why),
+        };
+        let grace = match stop {
+            Stop::Cancelled(Why::Draining) => DRAIN_GRACE.min(self.grace),
+            _ => self.grace,
+        };
+        let report = async {
+            tokio::select! {
+                biased;
+                report = &mut call => Some(report),
+                () = tokio::time::sleep(grace + REPORT_GRACE) => None,
+            }
+        };
+        let ((), report) = tokio::join!(sandbox.terminate(grace), report);
+        (report, Some(stop))
+    }
+
+    async fn outcome(
+        &self,
+        invocation: &Invocation,
+        report: Report,
+        stop: Option<Stop>,
+        start_type: StartType,
+        (acquire, init): (Duration, Duration),
+    ) -> Outcome {
+        let Report { ending, stdout, stderr, full_log, usage, handler_us, llm_token_count, output_files, .. } = report;
+        let mut verdict = verdict::of(ending, stop, &invocation.version, self.config.limits.result_bytes);
+        let log_artifact = self.store_log(invocation, full_log).await;
+        let files = match self.store_files(output_files).await {
+            Ok(files) => files,
+            Err(sentence) => {
+                if verdict.failure.is_none() {
+                    let failure = Some(Failure::new(ErrorType::PlatformError, sentence));
+                    verdict = Verdict { status: Status::Failed, result: None, failure, exit_code: None };
+                }
+                Vec::new()
+            }
+        };
+        Outcome {
+            stdout,
+            stderr,
+            log_artifact,
+            timings: Timings { acquire_us: micros(acquire), init_us: micros(init), handler_us, ..Timings::default() },
+            usage,
+            output_files: files,
+            llm_token_count,
+            ..outcome_of(verdict, start_type)
+        }
+    }
+
+    /// The record keeps the beginning of what was printed, so a log that can't be stored fails nothing.
+    async fn store_log(&self, invocation: &Invocation, text: Option<Bytes>) -> Option<Digest> {
+        let stored = self.artifacts.put(text?).await;
+        stored.inspect_err(|error| tracing::warn!(invocation_id = %invocation.id, %error, "full log not stored")).ok()
+    }
+
+    async fn store_files(&self, files: Vec<(String, Bytes)>) -> Result<Vec<OutputFile>, String> {
+        let mut stored = Vec::with_capacity(files.len());
+        for (name, bytes) in files {
+            let size_bytes = bytes.len() as u64;
+            let sha256 =
+                self.artifacts.put(bytes).await.map_err(|error| format!("store the output file {name}: {error}"))?;
+            stored.push(OutputFile { name, size_bytes, sha256 });
+        }
+        Ok(stored)
+    }
+
+    fn without_sandbox(
+        &self,
+        no: NoSandbox,
+        version: &Version,
+        acquire_timeout: Duration,
+        waited: Duration,
+    ) -> Result<Outcome, ExecuteError> {
+        let no_capacity = |reason| ExecuteError::NoCapacity { reason, retry_after: RETRY_AFTER };
+        match no {
+            NoSandbox::WaitersFull => Err(no_capacity("too many calls wait for a sandbox already".to_owned())),
+            NoSandbox::TimedOut => {
+                let limit = humantime::format_duration(acquire_timeout);
+                Err(no_capacity(format!("no sandbox became free within {limit}")))
+            }
+            NoSandbox::TooLarge => Err(ExecuteError::Unsupported(format!(
+                "the function wants {} MB, more than this worker may give its sandboxes together: \
+                 lower its memory or raise pool.memory_budget_mb",
+                version.memory_mb
+            ))),
+            NoSandbox::Draining => Err(ExecuteError::Draining),
+            NoSandbox::Cancelled(why) => {
+                let Verdict { status, failure, .. } = verdict::cancelled(why);
+                let failure = failure.unwrap_or_else(|| Failure::new(ErrorType::Cancelled, "cancelled"));
+                let mut outcome = Outcome::without_execution(status, failure);
+                outcome.timings.acquire_us = micros(waited);
+                Ok(outcome)
+            }
+            NoSandbox::Failed(failure) => creation_failed(*failure, waited),
+        }
+    }
+}
+
+fn creation_failed(failure: CreationFailure, waited: Duration) -> Result<Outcome, ExecuteError> {
+    match failure {
+        CreationFailure::Init { failure, stdout, stderr, took } => {
+            let timings = Timings {
+                acquire_us: micros(waited.saturating_sub(took)),
+                init_us: micros(took),
+                ..Timings::default()
+            };
+            Ok(Outcome { stdout, stderr, timings, ..Outcome::without_execution(Status::Failed, failure) })
+        }
+        CreationFailure::Code(error) => Err(ExecuteError::Platform(error.to_string())),
+        CreationFailure::Sandbox(error) => Err(platform(&error)),
+    }
+}
+
+pub(super) fn platform(error: &SandboxError) -> ExecuteError {
+    match error {
+        SandboxError::Unsupported(sentence) => ExecuteError::Unsupported(sentence.clone()),
+        SandboxError::Cancelled => ExecuteError::Draining,
+        SandboxError::Failed { .. } | SandboxError::Ended(_) => {
+            ExecuteError::Platform(format!("make a sandbox: {error}"))
+        }
+    }
+}
+
+fn outcome_of(verdict: Verdict, start_type: StartType) -> Outcome {
+    Outcome {
+        status: verdict.status,
+        result: verdict.result,
+        failure: verdict.failure,
+        exit_code: verdict.exit_code,
+        stdout: Default::default(),
+        stderr: Default::default(),
+        log_artifact: None,
+        start_type: Some(start_type),
+        timings: Timings::default(),
+        usage: Default::default(),
+        output_files: Vec::new(),
+        llm_token_count: None,
+    }
+}
+
+/// The wait for a sandbox, and of that the loading of the code where this call waited for it.
+fn acquire_times(handle: &Handle, start_type: StartType, waited: Duration) -> (Duration, Duration) {
+    let made_for_it = matches!(start_type, StartType::Cold | StartType::Prewarmed);
+    let init = match handle.special.get() {
+        Some(special) if made_for_it => special.init.min(waited),
+        _ => Duration::ZERO,
+    };
+    (waited - init, init)
+}

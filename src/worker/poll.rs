@@ -1,0 +1,108 @@
+//! The poll loop: as many jobs as there are free places for them, never more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+
+use crate::domain::job::Lease;
+use crate::ports::StoreError;
+
+use super::{Phase, Worker};
+
+/// How long one question to the queue waits for an answer; as long as the queues behind it allow.
+const WAIT: Duration = Duration::from_secs(20);
+/// How long a question under way at a cordon may still bring something.
+const WAIT_AT_CORDON: Duration = Duration::from_millis(200);
+/// Jobs asked for at once.
+const BATCH_MAX: usize = 64;
+/// One call in so many is kept for callers who wait.
+const RESERVE_PART: usize = 8;
+const PAUSE_FIRST: Duration = Duration::from_millis(200);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Jobs at once: what runs at once less a reserve for synchronous calls, at least one.
+fn jobs_max(concurrency: usize) -> usize {
+    (concurrency - concurrency.div_ceil(RESERVE_PART).min(concurrency)).max(1)
+}
+
+impl Worker {
+    /// Until the cordon; returns when every job that was taken is over.
+    pub(super) async fn poll(self: Arc<Self>) {
+        let places =
+            Arc::new(Semaphore::new(jobs_max(self.sandboxes.with_pool(|pool| pool.settings().concurrency_max))));
+        let mut jobs = JoinSet::new();
+        let mut pause = PAUSE_FIRST;
+        while let Some(places) = self.free_places(&places).await {
+            while jobs.try_join_next().is_some() {}
+            match self.receive(places.len()).await {
+                Ok(leases) => {
+                    pause = PAUSE_FIRST;
+                    for (lease, place) in leases.into_iter().zip(places) {
+                        jobs.spawn(self.clone().job(lease, place));
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "queue not readable");
+                    drop(places);
+                    self.pause(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+            }
+        }
+        while jobs.join_next().await.is_some() {}
+    }
+
+    async fn job(self: Arc<Self>, lease: Lease, place: OwnedSemaphorePermit) {
+        self.run_job(lease).await;
+        drop(place);
+    }
+
+    /// Waits for one place and takes those that are free beside it; `None` at the cordon.
+    async fn free_places(&self, places: &Arc<Semaphore>) -> Option<Vec<OwnedSemaphorePermit>> {
+        let mut phase = self.phase.subscribe();
+        let first = tokio::select! {
+            biased;
+            _ = phase.wait_for(|phase| *phase > Phase::Active) => return None,
+            first = places.clone().acquire_owned() => first.ok()?,
+        };
+        let mut taken = vec![first];
+        while taken.len() < BATCH_MAX
+            && let Ok(place) = places.clone().try_acquire_owned()
+        {
+            taken.push(place);
+        }
+        Some(taken)
+    }
+
+    async fn receive(&self, max: usize) -> Result<Vec<Lease>, StoreError> {
+        let mut answer = self.queue.receive(max, WAIT);
+        let mut phase = self.phase.subscribe();
+        tokio::select! {
+            biased;
+            leases = &mut answer => return leases,
+            _ = phase.wait_for(|phase| *phase > Phase::Active) => {}
+        }
+        // What it may still bring is given back by its job, which finds the pool draining. What comes later than this comes
+        // again when its lease runs out.
+        tokio::time::timeout(WAIT_AT_CORDON, answer).await.unwrap_or(Ok(Vec::new()))
+    }
+
+    async fn pause(&self, pause: Duration) {
+        let mut phase = self.phase.subscribe();
+        let _ = tokio::time::timeout(pause, phase.wait_for(|phase| *phase > Phase::Active)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_leave_places_for_callers_who_wait() {
+        for (concurrency, jobs) in [(1, 1), (2, 1), (8, 7), (16, 14), (64, 56)] {
+            assert_eq!(jobs_max(concurrency), jobs, "{concurrency}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Jobs from their lease to their end.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_job_ends_in_one_final_record() {
+    let bench = bench();
+    let f = bench.function();
+    let id = bench.world.enqueue(&f, "echo");
+    bench.worker.start();
+    let record = bench.finished(id).await;
+    assert_eq!((record.status, record.attempt), (Status::Success, 1));
+    assert!(record.started_at.is_some() && record.worker_id.is_some());
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(*bench.world.finished.lock().unwrap(), [id]);
+    assert!(bench.world.leased.lock().unwrap().is_empty() && bench.world.jobs.lock().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_job_has_three_attempts_then_is_dead() {
+    let bench = bench();
+    let f = bench.function();
+    let id = bench.world.enqueue(&f, "raise");
+    bench.worker.start();
+    let record = bench.finished(id).await;
+    assert_eq!((record.status, record.attempt), (Status::Dead, 3));
+    assert_eq!(record.error_type, Some(ErrorType::FunctionError));
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(*bench.world.buried.lock().unwrap(), [(id, "ValueError: no".to_owned())]);
+    let delays = bench.world.given_back.lock().unwrap().clone();
+    assert!(delays.len() == 2 && delays[1].0 > delays[0].0 && delays.iter().all(|(_, counted)| *counted));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_version_is_gone_is_buried() {
+    let bench = bench();
+    let id = bench.world.enqueue(&bench.function(), "echo");
+    bench.world.versions.lock().unwrap().clear();
+    bench.worker.start();
+    let record = bench.finished(id).await;
+    assert_eq!((record.status, record.error_type), (Status::Dead, Some(ErrorType::PlatformError)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_final_record_is_not_run_again() {
+    let bench = bench();
+    let f = bench.function();
+    let id = bench.world.enqueue(&f, "echo");
+    {
+        let mut records = bench.world.records.lock().unwrap();
+        Arc::make_mut(records.get_mut(&id).unwrap()).record.status = Status::Cancelled;
+    }
+    bench.worker.start();
+    sleep(Duration::from_secs(1)).await;
+    assert!(bench.world.leased.lock().unwrap().is_empty() && bench.world.jobs.lock().unwrap().is_empty());
+    assert_eq!(bench.driver.started.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_is_extended_and_a_lost_one_stops_the_call() {
+    let bench = bench();
+    let f = bench.world.deploy("f", Runtime::Python, 600_000);
+    let id = bench.world.enqueue(&f, "sleep 25000");
+    bench.worker.start();
+    bench.finished(id).await;
+    assert_eq!(bench.world.extended.load(Ordering::SeqCst), 2);
+    let robbed = bench.world.enqueue(&f, "sleep 500000");
+    bench.world.robbed.store(true, Ordering::SeqCst);
+    sleep(Duration::from_secs(15)).await;
+    assert_eq!(bench.world.record(robbed).status, Status::Running, "whoever has the lease writes the end");
+    assert_eq!(bench.worker.view().active, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn news_of_a_cancellation_stop_a_job() {
+    let bench = bench();
+    let f = bench.world.deploy("f", Runtime::Python, 600_000);
+    let id = bench.world.enqueue(&f, "sleep 500000");
+    bench.worker.start();
+    sleep(Duration::from_secs(1)).await;
+    Bus::publish(&*bench.world, News::Cancel(id));
+    assert_eq!(bench.finished(id).await.status, Status::Cancelled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_leave_room_for_callers() {
+    let bench = bench();
+    let slow = bench.world.deploy("slow", Runtime::Python, 600_000);
+    for _ in 0..50 {
+        bench.world.enqueue(&slow, "sleep 500000");
+    }
+    bench.worker.start();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.worker.view().active, 7);
+    assert_eq!(bench.outcome(&bench.world.deploy("f", Runtime::Python, 1000), "echo").await.status, Status::Success);
+}

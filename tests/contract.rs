@@ -1,0 +1,34 @@
+//! One suite per port, run over every adapter of it: what a port's documentation promises is held here and nowhere else.
+//!
+//! A suite knows its adapter only as a [`world::World`]. A new adapter is one more line in each list of worlds.
+
+/// Runs each test over each world, in a runtime with threads.
+macro_rules! contract {
+    (worlds: [$($module:ident => $world:ty),* $(,)?], tests: $tests:tt) => {
+        $(contract!(@world $module, $world, $tests);)*
+    };
+    (@world $module:ident, $world:ty, [$($test:ident),* $(,)?]) => {
+        mod $module {
+            use super::*;
+
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    super::$test::<$world>().await;
+                }
+            )*
+        }
+    };
+}
+
+mod artifacts;
+mod bus;
+mod dead_letters;
+mod embedded;
+mod invocations;
+mod keys;
+mod listing;
+mod queue;
+mod registry;
+mod samples;
+mod world;

@@ -1,0 +1,58 @@
+//! The key store.
+
+use faasd::config::Config;
+use faasd::domain::ids::{KeyId, Owner};
+use faasd::domain::key::{Key, Scope};
+use faasd::domain::time::Timestamp;
+
+use super::embedded::EmbeddedWorld;
+use super::world::World;
+
+contract!(worlds: [embedded => EmbeddedWorld], tests: [
+    a_key_is_found_by_its_secret_and_survives_a_kill,
+    keys_are_listed_in_order_of_creation,
+    a_revoked_key_is_gone_for_good,
+]);
+
+fn key(n: u8) -> Key {
+    Key {
+        id: KeyId(uuid::Uuid::new_v4()),
+        name: format!("key {n}"),
+        owner: Owner::new("ann"),
+        scopes: vec![Scope::Invoke, Scope::Read],
+        secret_sha256: [n; 32],
+        created_at: Timestamp(1_763_776_800_000 + u64::from(n)),
+    }
+}
+
+async fn a_key_is_found_by_its_secret_and_survives_a_kill<W: World>() {
+    let world = W::open(Config::default()).await;
+    let key = key(1);
+    world.keys().add(&key).await.unwrap();
+    assert_eq!(world.keys().by_secret(&[1; 32]).await.unwrap().as_ref(), Some(&key));
+    assert_eq!(world.keys().by_secret(&[2; 32]).await.unwrap(), None);
+    let world = world.killed().await;
+    assert_eq!(world.keys().by_secret(&[1; 32]).await.unwrap(), Some(key));
+}
+
+async fn keys_are_listed_in_order_of_creation<W: World>() {
+    let world = W::open(Config::default()).await;
+    let keys: Vec<Key> = (1..=5).map(key).collect();
+    for key in &keys {
+        world.keys().add(key).await.unwrap();
+    }
+    assert_eq!(world.keys().list().await.unwrap(), keys);
+    let world = world.killed().await;
+    assert_eq!(world.keys().list().await.unwrap(), keys);
+}
+
+async fn a_revoked_key_is_gone_for_good<W: World>() {
+    let world = W::open(Config::default()).await;
+    let key = key(1);
+    world.keys().add(&key).await.unwrap();
+    assert!(world.keys().revoke(key.id).await.unwrap());
+    assert!(!world.keys().revoke(key.id).await.unwrap());
+    assert_eq!(world.keys().by_secret(&[1; 32]).await.unwrap(), None);
+    let world = world.killed().await;
+    assert_eq!(world.keys().list().await.unwrap(), []);
+}

@@ -1,0 +1,5 @@
+//! That nothing accepted is lost: under load, in a crash, at shutdown, when functions fail.
+
+mod crash;
+mod retries;
+mod volume;

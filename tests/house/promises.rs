@@ -1,0 +1,83 @@
+//! `SPECIFICATION.md` and the other pages: every test and every file that they name exists.
+
+use super::root;
+
+/// Areas whose tests are promised and may not be in this tree yet.
+const AREAS: [&str; 3] = ["api", "delivery", "isolation"];
+
+/// What stands between backticks in a line.
+fn quoted(line: &str) -> impl Iterator<Item = &str> {
+    line.split('`').skip(1).step_by(2)
+}
+
+/// The source file that a test's path leads to, and the test's name.
+fn place(test: &str) -> Option<(std::path::PathBuf, &str)> {
+    let (module, name) = test.rsplit_once("::")?;
+    let library = module.strip_suffix("::tests");
+    let path = format!("{}.rs", library.unwrap_or(module).replace("::", "/"));
+    Some((root().join(if library.is_some() { "src" } else { "tests" }).join(path), name))
+}
+
+#[test]
+fn every_promise_names_a_test_that_exists() {
+    let text = std::fs::read_to_string(root().join("SPECIFICATION.md")).expect("SPECIFICATION.md");
+    let held =
+        text.lines().filter(|line| line.starts_with('|') && line.contains("::")).filter_map(|line| quoted(line).last());
+    let mut broken = Vec::new();
+    let mut checked = 0;
+    for test in held {
+        let area = test.split("::").next().unwrap_or_default();
+        if AREAS.contains(&area) && !root().join("tests").join(area).exists() {
+            continue;
+        }
+        checked += 1;
+        let found = place(test).is_some_and(|(path, name)| {
+            // A file's tests may lie beside it: load.rs and load_tests.rs.
+            let beside =
+                path.with_file_name(format!("{}_tests.rs", path.file_stem().unwrap_or_default().to_string_lossy()));
+            [path, beside]
+                .iter()
+                .any(|path| std::fs::read_to_string(path).is_ok_and(|source| source.contains(&format!("fn {name}("))))
+        });
+        if !found {
+            broken.push(test);
+        }
+    }
+    assert!(checked > 0, "no promise was found: the check reads the page wrongly");
+    assert!(broken.is_empty(), "these tests are promised and don't exist:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn pages_link_to_files_that_exist() {
+    let mut broken = Vec::new();
+    for page in
+        ["README.md", "ARCHITECTURE.md", "SPECIFICATION.md", "CHANGELOG.md", "docs/operations.md", "docs/limits.md"]
+    {
+        let text = std::fs::read_to_string(root().join(page)).expect("a page");
+        let folder = root().join(page).parent().map(std::path::Path::to_owned).unwrap_or_default();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            // The benches' page comes with the benches.
+            let absent = target.contains("benches/") && !root().join("benches").exists();
+            if !absent && !target.starts_with("http") && !folder.join(target).exists() {
+                broken.push(format!("{page}: {target}"));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "links that lead nowhere:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn every_limit_key_of_the_page_exists() {
+    let text = std::fs::read_to_string(root().join("docs/limits.md")).expect("docs/limits.md");
+    let known = faasd::config::load::defaults();
+    let sections = ["limits.", "sandbox.", "http.", "rate_limit.", "pool.", "queue.", "retention."];
+    let named: Vec<&str> =
+        text.lines().flat_map(quoted).filter(|key| sections.iter().any(|section| key.starts_with(section))).collect();
+    let unknown: Vec<&&str> = named.iter().filter(|key| !known.contains_key(**key)).collect();
+    assert!(named.len() > 20 && unknown.is_empty(), "docs/limits.md names keys that don't exist: {unknown:?}");
+    let absent: Vec<&String> = known
+        .keys()
+        .filter(|key| key.starts_with("limits.") && !text.contains(key.rsplit_once('_').map_or(key.as_str(), |k| k.0)))
+        .collect();
+    assert!(absent.is_empty(), "docs/limits.md leaves out {absent:?}");
+}

@@ -1,0 +1,5 @@
+//! That code in a sandbox sees and harms nothing but its own, and that what it used is measured.
+
+mod failures;
+mod usage;
+mod walls;

@@ -1,0 +1,6 @@
+//! What each runtime promises to the code it runs.
+
+mod examples;
+mod native;
+mod nodejs;
+mod python;

@@ -1,0 +1,13 @@
+//! What the tests of a running daemon share: the daemon, its client, archives, and what it may leave on the machine.
+
+#![allow(clippy::disallowed_methods, reason = "a test waits on its own thread while it drops a daemon")]
+#![allow(clippy::print_stderr, reason = "what a failed test's daemon said belongs on the terminal")]
+
+pub mod archive;
+pub mod client;
+pub mod daemon;
+pub mod footprint;
+pub mod multipart;
+pub mod platform;
+pub mod slots;
+pub mod sse;
