@@ -8,12 +8,12 @@ use http::{Method, StatusCode};
 
 use super::client::{events, read_until, run_body};
 use super::rig::{Rig, outcome};
-use crate::controller::LogSinks;
 use crate::controller::feed::RESULT_ID;
 use crate::domain::ids::{InvocationId, WorkerId};
 use crate::domain::outcome::Status;
 use crate::domain::time::Timestamp;
 use crate::ports::bus::{Bus, News};
+use crate::ports::executor::LogSinks;
 use crate::ports::invocations::InvocationStore;
 use crate::ports::sandbox::Stream;
 

@@ -159,7 +159,8 @@ impl InvocationStore for World {
     async fn list(&self, query: &RecordQuery) -> Result<Page<Arc<StoredRecord>>, StoreError> {
         let records = self.records.lock().unwrap();
         let wanted = |stored: &&Arc<StoredRecord>| {
-            query.owner.as_ref().is_none_or(|owner| stored.owner == *owner)
+            query.invocation.is_none_or(|id| stored.record.request_id == id)
+                && query.owner.as_ref().is_none_or(|owner| stored.owner == *owner)
                 && query.function.is_none_or(|function| stored.record.function_id == function)
                 && query.status.is_none_or(|status| stored.record.status == status)
         };

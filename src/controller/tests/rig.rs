@@ -152,20 +152,26 @@ pub struct Wrapping;
 impl Packages for Wrapping {
     fn inspect(
         &self,
-        package: &[u8],
+        package: Bytes,
         runtime: Runtime,
         _handler: Option<&str>,
         _limits: &Limits,
     ) -> Result<Inspected, PackageError> {
-        match package {
+        match &*package {
             b"PK bad" => Err(PackageError::Invalid("the archive is broken; pack it again".into())),
             b"PK bomb" => Err(PackageError::TooLarge("the archive unpacks to too much".into())),
-            _ => Ok(Inspected { needs_build: matches!(runtime, Runtime::Go | Runtime::Cpp) }),
+            _ => Ok(Inspected { package, needs_build: matches!(runtime, Runtime::Go | Runtime::Cpp) }),
         }
     }
 
-    fn wrap_source(&self, _runtime: Runtime, _file_name: Option<&str>, source: &[u8]) -> Bytes {
-        [b"PK ", source].concat().into()
+    fn wrap_source(
+        &self,
+        _runtime: Runtime,
+        _handler: Option<&str>,
+        _file_name: Option<&str>,
+        source: &[u8],
+    ) -> Result<Bytes, PackageError> {
+        Ok([b"PK ", source].concat().into())
     }
 }
 

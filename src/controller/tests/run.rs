@@ -279,5 +279,15 @@ async fn logs_list_and_show_whole_texts() {
     assert!(rig.get(&rig.ann, "/logs?limit=0").await.refused(400, "InvalidRequest").contains("1 to 1000"));
     rig.get(&rig.ann, "/logs?status=ERROR").await.refused(400, "InvalidRequest");
     rig.get(&rig.ann, "/logs?startTime=yesterday").await.refused(400, "InvalidRequest");
+    // A log outlives its result.
+    {
+        let mut records = rig.world.records.lock().unwrap();
+        let mut stored = records[&id.parse().unwrap()].as_ref().clone();
+        stored.record.request_id = expired_id();
+        records.insert(expired_id(), Arc::new(stored));
+    }
+    rig.get(&rig.ann, &format!("/status/{}", expired_id())).await.refused(410, "InvocationExpired");
+    rig.get(&rig.ann, &format!("/functions/echo/logs/{}", expired_id())).await.ok();
+    rig.get(&rig.bob, &format!("/functions/echo/logs/{}", expired_id())).await.refused(410, "InvocationExpired");
     rig.get(&rig.ann, &format!("/functions/other/logs/{id}")).await.refused(404, "InvocationNotFound");
 }
