@@ -46,6 +46,7 @@ pub fn router(controller: Arc<Controller>) -> Router {
     Router::new()
         .merge(routes.clone())
         .nest("/api", routes)
+        .route("/api/", get(system::root))
         .fallback(async || ApiError::new(Code::RouteNotFound, "there is no such route; GET / lists where to look"))
         .method_not_allowed_fallback(async || {
             ApiError::new(
@@ -152,7 +153,7 @@ fn count(controller: &Controller, route: &str, method: &str, response: &Response
 
 fn template(path: &str) -> &str {
     match path.strip_prefix("/api") {
-        Some("") => "/",
+        Some("" | "/") => "/",
         Some(rest) => rest,
         None => path,
     }
@@ -220,7 +221,7 @@ fn with_grant(controller: &Controller, mut response: Response, grant: Option<Gra
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = ApiError;
 
-    /// Present behind [`authenticate`] only.
+    /// Present behind `authenticate` only.
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
         let missing = || ApiError::new(Code::InternalError, "this route has no caller; tell the operator");
         parts.extensions.get::<Caller>().cloned().ok_or_else(missing)

@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt;
+use serde::Deserialize;
 
 use super::error::{ApiError, Code};
 
@@ -98,8 +99,14 @@ pub fn timed_out() -> ApiError {
     ApiError::new(Code::RequestTimeout, "the body did not arrive in time; send the request again")
 }
 
-/// What is wrong with a JSON body, and where.
-pub fn bad_json(error: &serde_json::Error) -> ApiError {
-    let kind = if error.is_data() { "does not have the fields it should" } else { "is not valid JSON" };
-    ApiError::invalid(format!("the body {kind}: {error}"))
+/// The body's JSON object as `T`, or what is wrong with it, and where.
+pub fn object<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ApiError> {
+    // Serde would take an array for a struct's fields in order.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(ApiError::invalid("the body must be a JSON object, not an array"));
+    }
+    serde_json::from_slice(bytes).map_err(|error| {
+        let kind = if error.is_data() { "does not have the fields it should" } else { "is not valid JSON" };
+        ApiError::invalid(format!("the body {kind}: {error}"))
+    })
 }

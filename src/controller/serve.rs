@@ -36,7 +36,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until `shutdown` resolves, then finishes what is in flight, within `shutdown.drain_ms`, and returns.
 pub async fn serve(listener: TcpListener, controller: Arc<Controller>, shutdown: impl Future<Output = ()>) {
-    let server = Server::new(controller);
+    let server = Arc::new(Server::new(controller));
     let mut connections = JoinSet::new();
     let mut watched: Vec<(Arc<Activity>, AbortHandle)> = Vec::new();
     let (closing, close) = watch::channel(false);
@@ -86,13 +86,12 @@ async fn finish(controller: &Controller, connections: &mut JoinSet<()>) {
     }
 }
 
-#[derive(Clone)]
 struct Server {
     controller: Arc<Controller>,
     router: axum::Router,
     open: Arc<AtomicUsize>,
     /// Sweeps so far: a coarse clock that costs a request one load.
-    tick: Arc<AtomicU32>,
+    tick: AtomicU32,
 }
 
 /// One of the connections that may be open; given back when dropped.
@@ -111,7 +110,7 @@ impl Drop for Place {
 impl Server {
     fn new(controller: Arc<Controller>) -> Self {
         let router = api::router(controller.clone());
-        Self { controller, router, open: Arc::default(), tick: Arc::new(AtomicU32::new(1)) }
+        Self { controller, router, open: Arc::default(), tick: AtomicU32::new(1) }
     }
 
     fn place(&self) -> Option<Place> {
@@ -127,7 +126,7 @@ impl Server {
     }
 
     async fn connection(
-        self,
+        self: Arc<Self>,
         stream: TcpStream,
         peer: std::net::SocketAddr,
         activity: Arc<Activity>,
@@ -137,24 +136,35 @@ impl Server {
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        // Nothing is allocated for a connection before its first byte.
+        // What HTTP needs is allocated at the first byte: a silent connection costs next to nothing.
+        let mut first_byte = [0];
         tokio::select! {
-            readable = stream.readable() => if readable.is_err() { return },
+            first = stream.peek(&mut first_byte) => if !matches!(first, Ok(1)) { return },
             _ = close.changed() => return,
         }
-        let io = TokioIo::new(Watched { stream, activity: activity.clone(), tick: self.tick.clone() });
+        Box::pin(self.http(stream, peer, activity, close)).await;
+    }
+
+    async fn http(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: std::net::SocketAddr,
+        activity: Arc<Activity>,
+        mut close: watch::Receiver<bool>,
+    ) {
+        let io = TokioIo::new(Watched { stream, activity: activity.clone(), server: self.clone() });
         let service = service_fn(|request: http::Request<Incoming>| {
             activity.request_begins();
-            let server = self.clone();
-            let (activity, tick) = (activity.clone(), self.tick.clone());
-            async move {
+            let (server, activity) = (self.clone(), activity.clone());
+            // On the heap, so that between two requests the connection does not hold the room that answering one takes.
+            Box::pin(async move {
                 let response = server.answer(request, peer).await;
                 // A streamed answer is not over yet; it closes its connection when it is.
                 if !is_stream(&response) {
-                    activity.request_ends(tick.load(Ordering::Relaxed));
+                    activity.request_ends(server.tick.load(Ordering::Relaxed));
                 }
                 Ok::<_, std::convert::Infallible>(response)
-            }
+            })
         });
         let serving = http1::Builder::new().header_read_timeout(None).half_close(false).serve_connection(io, service);
         tokio::pin!(serving);
@@ -168,13 +178,13 @@ impl Server {
         }
     }
 
-    async fn answer(self, request: http::Request<Incoming>, peer: std::net::SocketAddr) -> http::Response<Body> {
+    async fn answer(&self, request: http::Request<Incoming>, peer: std::net::SocketAddr) -> http::Response<Body> {
         let mut request = request.map(Body::new);
         if api::is_run(&request) {
             return api::run_at_once(&self.controller, request).await;
         }
         request.extensions_mut().insert(ConnectInfo(peer));
-        match self.router.oneshot(request).await {
+        match self.router.clone().oneshot(request).await {
             Ok(response) => response,
             Err(never) => match never {},
         }
@@ -250,7 +260,7 @@ impl Activity {
 struct Watched {
     stream: TcpStream,
     activity: Arc<Activity>,
-    tick: Arc<AtomicU32>,
+    server: Arc<Server>,
 }
 
 impl AsyncRead for Watched {
@@ -262,7 +272,7 @@ impl AsyncRead for Watched {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if buffer.filled().len() > before {
-            self.activity.bytes_arrive(self.tick.load(Ordering::Relaxed));
+            self.activity.bytes_arrive(self.server.tick.load(Ordering::Relaxed));
         }
         read
     }

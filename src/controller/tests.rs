@@ -1,1 +1,10 @@
+//! The API in process, on ports in memory: what is fiddly and needs no sandbox.
 
+mod access;
+mod client;
+mod deploy;
+mod events;
+mod fakes;
+mod rig;
+mod run;
+mod wire;

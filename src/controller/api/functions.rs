@@ -208,7 +208,7 @@ async fn read(
 }
 
 fn parse(bytes: &[u8]) -> Result<Asked, ApiError> {
-    let body: FunctionBody<'_> = serde_json::from_slice(bytes).map_err(|error| body::bad_json(&error))?;
+    let body: FunctionBody<'_> = body::object(bytes)?;
     let code = body.code.map(code).transpose()?;
     let settings = Settings {
         runtime: body.runtime,

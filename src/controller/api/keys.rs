@@ -42,7 +42,7 @@ pub async fn create(State(controller): Shared, caller: Caller, request: Request)
     let (parts, body) = request.into_parts();
     let within = Duration::from_millis(controller.config.http.body_timeout_ms);
     let bytes = body::read(&parts.headers, body, BODY_BYTES_MAX, within, "the body").await?;
-    let asked: NewKey = serde_json::from_slice(&bytes).map_err(|error| body::bad_json(&error))?;
+    let asked: NewKey = body::object(&bytes)?;
     check_text("name", &asked.name)?;
     let owner = asked.owner.as_deref().map_or_else(|| caller.owner().clone(), Owner::new);
     check_text("owner", &owner.0)?;

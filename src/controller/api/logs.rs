@@ -1,5 +1,7 @@
 //! Logs: what invocations printed and how they ended, newest first; whole texts by invocation.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -7,10 +9,11 @@ use http::Uri;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde::{Deserialize, Serialize};
 
+use crate::controller::Controller;
 use crate::controller::auth::{Caller, FOLLOW};
-use crate::controller::error::{ApiError, invocation_not_found};
+use crate::controller::error::{ApiError, Code, invocation_not_found};
 use crate::domain::ids::{FunctionId, InvocationId};
-use crate::domain::invocation::Record;
+use crate::domain::invocation::{Record, StoredRecord};
 use crate::domain::outcome::Status;
 use crate::domain::time::Timestamp;
 use crate::ports::invocations::RecordQuery;
@@ -66,7 +69,7 @@ fn query(caller: &Caller, uri: &Uri) -> Result<RecordQuery, ApiError> {
 }
 
 /// Records without their results, and with long output cut.
-async fn answer(controller: &crate::controller::Controller, query: RecordQuery) -> Answer {
+async fn answer(controller: &Controller, query: RecordQuery) -> Answer {
     let page = controller.invocations.list(&query).await?;
     ok(&page.map(|stored| shown(&stored.record)))
 }
@@ -98,6 +101,17 @@ struct FullText<'a> {
     text: &'a str,
 }
 
+/// The record as the logs keep it, longer than its result can be asked for.
+async fn logged(controller: &Controller, caller: &Caller, id: InvocationId) -> Result<Arc<StoredRecord>, ApiError> {
+    let expired = match controller.look_up(caller, id).await {
+        Err(error) if error.code == Code::InvocationExpired => error,
+        other => return other,
+    };
+    let owner = caller.listing_owner().cloned();
+    let query = RecordQuery { invocation: Some(id), owner, limit: 1, ..RecordQuery::default() };
+    controller.invocations.list(&query).await?.items.pop().ok_or(expired)
+}
+
 /// JSON, or the bare text for whoever asks for `text/plain`.
 pub async fn full_text(
     State(controller): Shared,
@@ -106,7 +120,7 @@ pub async fn full_text(
     headers: HeaderMap,
 ) -> Answer {
     caller.require_any(&FOLLOW)?;
-    let stored = controller.look_up(&caller, params::invocation_id(&request)?).await?;
+    let stored = logged(&controller, &caller, params::invocation_id(&request)?).await?;
     let record = &stored.record;
     // Logs outlive their function: the id in the path is enough.
     if function.parse() != Ok(record.function_id) && function != *record.function_name {

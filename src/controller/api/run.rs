@@ -142,7 +142,7 @@ async fn read(
     let within = Duration::from_millis(controller.config.http.body_timeout_ms);
     let most = limits.sync_payload_bytes.saturating_add(ENVELOPE_BYTES);
     let bytes = body::read(headers, body, most, within, "the body").await?;
-    let request: RunRequest<'_> = serde_json::from_slice(&bytes).map_err(|error| body::bad_json(&error))?;
+    let request: RunRequest<'_> = body::object(&bytes)?;
     let name = request.function_id.as_deref().or(request.name.as_deref());
     let name = name.ok_or_else(|| ApiError::invalid("the body must name a function: functionId or name"))?;
     if request.model_id.as_ref().is_some_and(|model| model.len() > MODEL_ID_BYTES_MAX) {

@@ -21,7 +21,7 @@ pub async fn heartbeat(State(controller): Shared, caller: Caller, request: Reque
     let (parts, body) = request.into_parts();
     let within = Duration::from_millis(controller.config.http.body_timeout_ms);
     let bytes = body::read(&parts.headers, body, BODY_BYTES_MAX, within, "the heartbeat").await?;
-    let mut view: WorkerView = serde_json::from_slice(&bytes).map_err(|error| body::bad_json(&error))?;
+    let mut view: WorkerView = body::object(&bytes)?;
     // By this node's clock: a worker's own may be wrong.
     view.last_seen = controller.clock.now();
     controller.fleet.hear(view, controller.clock.monotonic());
