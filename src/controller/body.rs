@@ -106,7 +106,14 @@ pub fn object<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ApiError> {
         return Err(ApiError::invalid("the body must be a JSON object, not an array"));
     }
     serde_json::from_slice(bytes).map_err(|error| {
-        let kind = if error.is_data() { "does not have the fields it should" } else { "is not valid JSON" };
-        ApiError::invalid(format!("the body {kind}: {error}"))
+        if !error.is_data() {
+            return ApiError::invalid(format!("the body is not valid JSON: {error}"));
+        }
+        // Read again, on this path only, by a reader that remembers where it is.
+        let again = serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_slice(bytes));
+        match again.err().map(|error| error.path().to_string()) {
+            Some(field) if field != "." => ApiError::invalid(format!("field {field} of the body is wrong: {error}")),
+            _ => ApiError::invalid(format!("the body does not have the fields it should: {error}")),
+        }
     })
 }

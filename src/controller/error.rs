@@ -189,6 +189,9 @@ fn from_status(status: StatusCode) -> ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
+        if matches!(error, StoreError::InvalidCursor) {
+            return Self::invalid("cursor is not one that a listing gave; leave it out to start from the top");
+        }
         if matches!(error, StoreError::Corrupt(_)) {
             tracing::error!(%error, "the store holds damaged data");
             return Self::new(
