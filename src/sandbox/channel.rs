@@ -171,6 +171,10 @@ impl Channel {
         let mut is_gone = false;
         let mut buffer: Vec<u8> = Vec::new();
         if total > 0 {
+            // Costs no system call unless something came in, which nobody asked for.
+            if !self.received.is_empty() || matches!(self.socket.try_read_buf(&mut self.received), Ok(1..)) {
+                return Answer::Violated("answered before it was asked".to_owned());
+            }
             // Nearly always the whole frame goes in one write.
             match self.write_some(head, body, sent) {
                 Ok(written) => sent += written,
@@ -278,21 +282,5 @@ impl Channel {
                 outputs.push(stream, &small[..length]);
             }
         }
-    }
-
-    /// Whether anything lies in the socket that nobody asked for.
-    pub fn has_unasked(&self) -> bool {
-        if !self.received.is_empty() {
-            return true;
-        }
-        let mut byte = [0];
-        matches!(
-            nix::sys::socket::recv(
-                std::os::fd::AsRawFd::as_raw_fd(&self.socket),
-                &mut byte,
-                nix::sys::socket::MsgFlags::MSG_PEEK | nix::sys::socket::MsgFlags::MSG_DONTWAIT
-            ),
-            Ok(1..)
-        )
     }
 }

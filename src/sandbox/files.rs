@@ -24,28 +24,38 @@ pub struct Bounds {
 /// Opens `/output` of the sandbox whose first process is `pid`.
 ///
 /// The caller makes sure, by its pidfd, that the process still lives afterwards, so that the pid was not another's.
-pub fn open_output(pid: i32) -> io::Result<OwnedFd> {
+pub fn open_output(pid: i32) -> io::Result<Output> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let root = nix::fcntl::open(format!("/proc/{pid}/root").as_str(), flags | OFlag::O_PATH, Mode::empty())?;
-    Ok(openat(root, "output", flags | OFlag::O_NOFOLLOW, Mode::empty())?)
+    Output::new(openat(root, "output", flags | OFlag::O_NOFOLLOW, Mode::empty())?)
 }
 
-/// Whether there is anything to take: one system call, for the path that every call goes. A tmpfs directory's size counts its entries.
-pub fn is_empty(output: &OwnedFd) -> bool {
-    fstat(output).is_ok_and(|stat| stat.st_size == 0)
+/// A sandbox's `/output`.
+pub struct Output {
+    directory: OwnedFd,
+    /// What an empty directory's size is here: tmpfs counts entries in it, `.` and `..` perhaps among them.
+    empty_bytes: i64,
 }
 
-/// Takes regular files out, path below `/output` and contents, and removes whatever is there. What does not fit the bounds is dropped.
-pub fn take(output: &OwnedFd, bounds: Bounds) -> Vec<(String, Bytes)> {
-    let mut taken = Taken { bounds, files: Vec::new() };
-    // A second pass finds what was made during the first; more would be a race that the sandbox can't lose.
-    for _ in 0..2 {
-        if is_empty(output) {
-            break;
-        }
-        let _ = taken.empty(output, Path::new(""), 0);
+impl Output {
+    /// Takes a directory that is empty now.
+    pub fn new(directory: OwnedFd) -> io::Result<Self> {
+        let empty_bytes = fstat(&directory)?.st_size;
+        Ok(Self { directory, empty_bytes })
     }
-    taken.files
+
+    /// Whether there is nothing to take: one system call, for the path that every call goes.
+    pub fn is_empty(&self) -> bool {
+        fstat(&self.directory).is_ok_and(|stat| stat.st_size == self.empty_bytes)
+    }
+
+    /// Takes regular files out, path below `/output` and contents, and removes whatever is there. What does not fit the bounds is
+    /// dropped.
+    pub fn take(&self, bounds: Bounds) -> Vec<(String, Bytes)> {
+        let mut taken = Taken { bounds, files: Vec::new() };
+        let _ = taken.empty(&self.directory, Path::new(""), 0);
+        taken.files
+    }
 }
 
 struct Taken {
@@ -115,8 +125,8 @@ mod tests {
         fs::write(dir.path().join("deep/b.txt"), "BB").unwrap();
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("link")).unwrap();
         fs::write(dir.path().join("large"), vec![0; 2000]).unwrap();
-        let output = OwnedFd::from(File::open(dir.path()).unwrap());
-        let mut taken = take(&output, Bounds { files: 10, bytes: 1000 });
+        let output = Output::new(OwnedFd::from(File::open(dir.path()).unwrap())).unwrap();
+        let mut taken = output.take(Bounds { files: 10, bytes: 1000 });
         taken.sort();
         let names: Vec<_> = taken.iter().map(|(name, bytes)| (name.as_str(), bytes.len())).collect();
         assert_eq!(names, [("a.txt", 1), ("deep/b.txt", 2)]);

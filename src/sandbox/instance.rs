@@ -1,10 +1,9 @@
 //! One sandbox as the worker drives it: specialised once, called one invocation at a time, measured, ended.
 
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -30,6 +29,10 @@ const CLOSED_WAIT: Duration = Duration::from_millis(500);
 const LEFTOVER_WAITS: [Duration; 4] =
     [Duration::from_micros(200), Duration::from_millis(1), Duration::from_millis(4), Duration::from_millis(15)];
 
+/// A call that returned in less did too little I/O and was held back too little to be worth two more reads; what there was of
+/// either shows in the next longer call.
+const BRIEF: Duration = Duration::from_millis(1);
+
 pub struct LinuxSandbox {
     shared: Arc<Shared>,
     process: Process,
@@ -46,7 +49,7 @@ pub struct LinuxSandbox {
 /// What one call at a time uses.
 struct State {
     channel: Channel,
-    output: Option<OwnedFd>,
+    output: Option<files::Output>,
     /// Counters at the end of the call before.
     last: Readings,
 }
@@ -121,7 +124,7 @@ impl LinuxSandbox {
         }
     }
 
-    async fn report(&self, state: &mut State, exchange: Exchange, id: &str) -> Report {
+    async fn report(&self, state: &mut State, exchange: Exchange, id: &str, began: Instant) -> Report {
         let mut handler_us = 0;
         let mut llm_token_count = None;
         let mut reusable = Ok(());
@@ -152,18 +155,19 @@ impl LinuxSandbox {
                 None => violated(&mut reusable, "closed its socket".to_owned()),
             },
         };
+        let group = &self.process.group;
         let (readings, peak_memory_bytes) = match self.process.ended() {
             Some(ended) => (ended.readings, ended.peak_bytes),
-            None => (self.process.group.readings(), self.process.group.peak_bytes()),
+            None if began.elapsed() < BRIEF && matches!(ending, Ending::Returned(_)) => {
+                (Readings { cpu_us: group.cpu_us(), ..state.last }, group.peak_bytes())
+            }
+            None => (group.readings(), group.peak_bytes()),
         };
         let usage = difference(state.last, readings, peak_memory_bytes);
         let killed_for_memory = readings.oom_kills > state.last.oom_kills;
         state.last = readings;
         if reusable.is_ok() {
             reusable = self.leftovers().await;
-        }
-        if reusable.is_ok() && state.channel.has_unasked() {
-            reusable = Err("protocol");
         }
         let ending = match ending {
             Ending::Raised { .. } if killed_for_memory => {
@@ -188,10 +192,9 @@ impl LinuxSandbox {
     fn output_files(&self, state: &State) -> Vec<(String, Bytes)> {
         let limits = &self.shared.config.limits;
         match &state.output {
-            Some(output) if !files::is_empty(output) => files::take(
-                output,
-                files::Bounds { files: limits.output_files as usize, bytes: limits.output_files_bytes },
-            ),
+            Some(output) if !output.is_empty() => {
+                output.take(files::Bounds { files: limits.output_files as usize, bytes: limits.output_files_bytes })
+            }
             _ => Vec::new(),
         }
     }
@@ -308,6 +311,7 @@ impl Sandbox for LinuxSandbox {
         let meta =
             Invoke { id, deadline_ms: now + invocation.version.timeout_ms, model_id: invocation.model_id.as_deref() };
         self.process.group.reset_peak();
+        let began = Instant::now();
         let exchange = match wire::head(Kind::Invoke, &meta, invocation.payload.len()) {
             Ok(head) => {
                 let bounds = self.bounds(self.shared.config.limits.result_bytes);
@@ -323,7 +327,7 @@ impl Sandbox for LinuxSandbox {
                 full_log: None,
             },
         };
-        self.report(&mut state, exchange, id).await
+        self.report(&mut state, exchange, id, began).await
     }
 
     async fn terminate(&self, grace: Duration) {

@@ -44,7 +44,7 @@ pub struct Spawned {
     pub process: Process,
     pub channel: Channel,
     /// Its `/output`, unless it ended at once.
-    pub output: Option<OwnedFd>,
+    pub output: Option<files::Output>,
     pub slot: u32,
 }
 

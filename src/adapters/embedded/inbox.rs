@@ -25,7 +25,7 @@ const BEHIND_MAX: usize = 16_384;
 /// What their results and output may hold together.
 const BEHIND_BYTES_MAX: usize = 64 << 20;
 /// How long a record may wait for others to share its commit.
-const LINGER: Duration = Duration::from_millis(5);
+const LINGER: Duration = Duration::from_millis(25);
 
 /// One conditional change. It is decided inside the transaction, perhaps twice, and answered once, after the commit.
 pub(super) trait Change: Send {

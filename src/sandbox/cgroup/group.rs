@@ -210,14 +210,18 @@ impl Group {
         self.peak.as_ref().and_then(|kept| number(kept.file())).unwrap_or(0)
     }
 
+    /// Processor time used so far.
+    pub fn cpu_us(&self) -> u64 {
+        match &self.cpu_time {
+            Some(Kept::V1(file)) => number(file).unwrap_or(0) / 1000,
+            Some(Kept::V2(file)) => keyed(text(file, &mut [0; 1024]), "usage_usec"),
+            None => 0,
+        }
+    }
+
     pub fn readings(&self) -> Readings {
         let mut buffer = [0; 2048];
-        let mut readings = Readings::default();
-        match &self.cpu_time {
-            Some(Kept::V1(file)) => readings.cpu_us = number(file).unwrap_or(0) / 1000,
-            Some(Kept::V2(file)) => readings.cpu_us = keyed(text(file, &mut buffer), "usage_usec"),
-            None => {}
-        }
+        let mut readings = Readings { cpu_us: self.cpu_us(), ..Readings::default() };
         match &self.throttled {
             Some(Kept::V1(file)) => readings.throttled_us = keyed(text(file, &mut buffer), "throttled_time") / 1000,
             Some(Kept::V2(file)) => readings.throttled_us = keyed(text(file, &mut buffer), "throttled_usec"),
