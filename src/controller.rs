@@ -12,6 +12,7 @@ pub mod api;
 pub mod auth;
 pub mod body;
 pub mod deploy;
+mod detached;
 pub mod dispatch;
 pub mod error;
 pub mod feed;

@@ -1,9 +1,7 @@
-//! A synchronous call: run in a task of its own, so that a client that hangs up does not stop it half-way; recorded however it ends.
+//! A synchronous call: it goes on when its client hangs up, and is recorded however it ends.
 
 use std::sync::Arc;
 use std::time::Duration;
-
-use tokio::task::JoinHandle;
 
 use crate::domain::ids::InvocationId;
 use crate::domain::invocation::{Invocation, Mode, Record, StoredRecord};
@@ -13,6 +11,7 @@ use crate::ports::executor::ExecuteError;
 use crate::ports::sandbox::LogSink;
 
 use super::Controller;
+use super::detached::Detached;
 use super::error::{ApiError, Code, draining};
 use super::feed::{Ended, Feed, Running};
 use super::gate::Pass;
@@ -30,7 +29,7 @@ pub enum Durability {
 pub struct Call {
     pub id: InvocationId,
     pub feed: Arc<Feed>,
-    task: JoinHandle<Ended>,
+    run: Detached<Ended>,
 }
 
 impl Controller {
@@ -71,13 +70,13 @@ impl Controller {
         let controller = self.clone();
         let for_task = feed.clone();
         // Shutdown waits for it at the gate, which it leaves when `pass` is dropped.
-        let task = tokio::spawn(async move {
+        let run = Detached::new(async move {
             let _leaves = Leaving { controller: controller.clone(), feed: for_task.clone(), _pass: pass };
             let ended = controller.run_to_end(invocation, &for_task, durability).await;
             for_task.end(ended.clone());
             ended
         });
-        Call { id, feed, task }
+        Call { id, feed, run }
     }
 
     async fn run_to_end(&self, invocation: Arc<Invocation>, feed: &Arc<Feed>, durability: Durability) -> Ended {
@@ -158,9 +157,9 @@ impl Drop for Leaving {
 impl Call {
     /// The end of it, or 504 when `limit` passes first: the invocation goes on.
     pub async fn wait(self, limit: Duration) -> Ended {
-        match tokio::time::timeout(limit, self.task).await {
+        match tokio::time::timeout(limit, self.run).await {
             Ok(Ok(ended)) => ended,
-            Ok(Err(_panic_or_abort)) => Err(ApiError::new(
+            Ok(Err(_panic)) => Err(ApiError::new(
                 Code::InternalError,
                 "the call ended without an answer; ask the operator to look at the daemon's log",
             )

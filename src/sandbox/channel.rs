@@ -18,6 +18,8 @@ use crate::runtime::wire::{HEADER_BYTES, Header, Kind, WireError};
 
 /// How much is read from a pipe at once.
 const PIPE_READ_BYTES: usize = 64 * 1024;
+/// An answer up to this is read with one system call, which also tells that there is no more.
+const SMALL_BYTES: usize = 4096;
 /// A pipe holds this much; after an answer no more than this can be from before it.
 const PIPE_BYTES: usize = 1024 * 1024;
 
@@ -197,6 +199,7 @@ impl Channel {
                     if ready.is_err() {
                         return Answer::Closed;
                     }
+                    self.received.reserve(SMALL_BYTES + 1);
                     match self.socket.try_read_buf(&mut self.received) {
                         Ok(0) => is_gone = true,
                         Ok(_) => {}
@@ -253,17 +256,20 @@ impl Channel {
             self.received.reserve(whole - self.received.len());
             return Ok(None);
         }
-        let mut frame = self.received.split_to(whole);
-        if !self.received.is_empty() {
+        if self.received.len() > whole {
             return Ok(Some(Answer::Violated("sent more than one answer".to_owned())));
         }
-        if whole > PIPE_READ_BYTES {
-            // Don't keep the memory of one large answer for the life of the sandbox.
-            self.received = BytesMut::new();
-        }
-        let mut frame_rest = frame.split_off(HEADER_BYTES);
-        let meta = frame_rest.split_to(meta_bytes).freeze();
-        Ok(Some(Answer::Frame { kind: header.kind, meta, body: frame_rest.freeze() }))
+        let frame = if whole <= SMALL_BYTES {
+            // A copy costs less than a new buffer for the next answer.
+            let frame = Bytes::copy_from_slice(&self.received);
+            self.received.clear();
+            frame
+        } else {
+            // The memory of a large answer goes with it.
+            std::mem::take(&mut self.received).freeze()
+        };
+        let meta = frame.slice(HEADER_BYTES..HEADER_BYTES + meta_bytes);
+        Ok(Some(Answer::Frame { kind: header.kind, meta, body: frame.slice(HEADER_BYTES + meta_bytes..) }))
     }
 
     /// Reads what both pipes hold now.
