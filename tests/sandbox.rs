@@ -320,23 +320,3 @@ fn all_children() -> Vec<i32> {
     let lists: Vec<String> = tasks.filter_map(|task| of(task).ok()).collect();
     lists.iter().flat_map(|list| list.split_whitespace()).filter_map(|pid| pid.parse().ok()).collect()
 }
-
-#[tokio::test]
-#[ignore = "a measurement by hand"]
-async fn timing() {
-    let rig = Rig::open().await;
-    let mut times = vec![];
-    for _ in 0..30 {
-        let begun = std::time::Instant::now();
-        let sandbox = rig.python("def handler(e, c):\n    return 1\n").await;
-        let started = begun.elapsed();
-        call(&sandbox, "null").await;
-        let called = begun.elapsed();
-        let begun = std::time::Instant::now();
-        sandbox.terminate(Duration::ZERO).await;
-        times.push((started, called, begun.elapsed()));
-    }
-    times.sort();
-    eprintln!("{:?} {:?}", times[15], times[29]);
-    rig.close().await;
-}

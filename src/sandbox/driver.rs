@@ -116,7 +116,10 @@ impl Shared {
             output_bytes: tmp_bytes,
             open_files_max: self.config.sandbox.open_files_max,
         };
-        Process::spawn(self, group, start).await
+        // In a task of its own: if whoever asked goes away meanwhile, the sandbox is still taken over, and ended.
+        let shared = self.clone();
+        let spawning = tokio::spawn(async move { Process::spawn(&shared, group, start).await });
+        spawning.await.unwrap_or(Err(SandboxError::Cancelled))
     }
 
     /// Makes a sandbox that does nothing, to see whether it can be done.

@@ -174,6 +174,8 @@ impl LinuxSandbox {
                 reusable = Err("out_of_memory");
                 Ending::Died(Exit { out_of_memory: true, ..Exit::default() })
             }
+            // Not for what an earlier call of this sandbox lost to the want of memory.
+            Ending::Died(exit) => Ending::Died(Exit { out_of_memory: exit.out_of_memory && killed_for_memory, ..exit }),
             other => other,
         };
         Report {

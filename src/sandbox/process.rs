@@ -56,6 +56,11 @@ fn os(step: &'static str) -> impl Fn(nix::errno::Errno) -> SandboxError {
     move |error| io(step)(error.into())
 }
 
+fn timed_out(limit: Duration) -> SandboxError {
+    let cause = format!("the launcher did not answer within {} ms", limit.as_millis());
+    SandboxError::Failed { step: "start a sandbox", cause }
+}
+
 impl Process {
     /// Has the launcher make the sandbox in slot `start.slot`. The slot is freed when all is over, here or later.
     pub async fn spawn(shared: &Arc<Shared>, group: Group, mut start: Start) -> Result<Spawned, SandboxError> {
@@ -77,11 +82,15 @@ impl Process {
             fds.push(clone(tasks)?);
         }
         let group = Arc::new(group);
-        let (pid, pidfd) = match shared.launcher.start_sandbox(start, fds).await {
+        let limit = Duration::from_millis(shared.config.sandbox.start_timeout_ms);
+        let started = tokio::time::timeout(limit, shared.launcher.start_sandbox(start, fds)).await;
+        let (pid, pidfd) = match started.unwrap_or_else(|_| Err(timed_out(limit))) {
             Ok(started) => started,
             Err(error) => {
-                remove_group(&group).await;
-                shared.free_slot(slot);
+                group.kill();
+                if remove_group(&group).await {
+                    shared.free_slot(slot);
+                }
                 return Err(error);
             }
         };

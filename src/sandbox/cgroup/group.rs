@@ -273,6 +273,14 @@ impl Group {
         }
     }
 
+    /// SIGKILL to whatever runs in the groups. For what no pidfd leads to; opens files.
+    pub fn kill(&self) {
+        let _ = self.thaw();
+        for directory in &self.directories {
+            super::layout::kill_all(directory);
+        }
+    }
+
     /// Removes the groups; `false` if one still has processes.
     pub fn remove(&self) -> bool {
         self.directories.iter().fold(true, |gone, directory| {

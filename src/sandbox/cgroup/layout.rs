@@ -185,16 +185,21 @@ fn sweep_below(parent: &Path) -> usize {
         while fs::remove_dir(&group).is_err() && group.exists() && begun.elapsed() < SWEEP_WAIT {
             let _ = fs::write(group.join("freezer.state"), "THAWED");
             let _ = fs::write(group.join("cgroup.freeze"), "0");
-            for pid in fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default().lines() {
-                if let Ok(pid @ 1..) = pid.parse() {
-                    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
-                }
-            }
+            kill_all(&group);
             std::thread::sleep(Duration::from_millis(2));
         }
         removed += usize::from(!group.exists());
     }
     removed
+}
+
+/// SIGKILL to every process of a group.
+pub(super) fn kill_all(group: &Path) {
+    for pid in fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default().lines() {
+        if let Ok(pid @ 1..) = pid.parse() {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+    }
 }
 
 fn make_all(path: &Path) -> Result<(), CgroupError> {
