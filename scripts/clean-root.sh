@@ -17,7 +17,8 @@
 #
 # Every trial has mount, pid, uts and ipc namespaces of its own: with its first process all it started and mounted is gone.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+script="$(readlink -f "$0")"
+cd "$(dirname "$script")/.."
 
 port=18080
 # In the control groups' names, to tell this trial's from those of a daemon that runs beside it.
@@ -43,7 +44,35 @@ make_root() {
         cp -a "$CRATES/registry" "$root/root/.cargo/registry"
     fi
     git clone -q . "$root/root/faasd"
-    cp "$0" "$root/root/clean-root.sh"
+}
+
+# A root that is there already gets the last commit, and keeps what was built and installed.
+renew_clone() {
+    local root=$1
+    git -C "$root/root/faasd" fetch -q "$PWD" HEAD
+    git -C "$root/root/faasd" reset -q --hard FETCH_HEAD
+    cp "$script" "$root/root/clean-root.sh"
+}
+
+# Runs `enter` in namespaces of its own; bounded by the trial's own bounds.
+isolated() {
+    local trial=$1 root=$2
+    local enter=(unshare --mount --pid --fork --kill-child --uts --ipc "$script" --enter "$trial" "$root")
+    if [ "$trial" != no-user-namespaces ]; then
+        "${enter[@]}"
+        return
+    fi
+    # A user namespace with the same ids, in which the kernel's limit on further ones can be set for this trial alone.
+    local gate="$work/gate" pid
+    rm -f "$gate" && mkfifo "$gate"
+    # shellcheck disable=SC2016
+    unshare --user bash -c 'read -r _ <"$0"; exec "$@"' "$gate" "${enter[@]}" &
+    pid=$!
+    while [ "$(readlink "/proc/$pid/ns/user")" = "$(readlink /proc/self/ns/user)" ]; do sleep 0.01; done
+    echo "0 0 4294967295" >"/proc/$pid/uid_map"
+    echo "0 0 4294967295" >"/proc/$pid/gid_map"
+    echo go >"$gate"
+    wait "$pid"
 }
 
 # Enters the root as `trial` wants it, in namespaces that `unshare` has just made, and goes on inside.
@@ -61,6 +90,9 @@ enter() {
         mount -t sysfs sysfs "$root/sys"
     else
         mount --rbind /sys "$root/sys"
+    fi
+    if [ "$trial" = no-user-namespaces ]; then
+        echo 0 >/proc/sys/user/max_user_namespaces
     fi
     cd "$root"
     if [ "$trial" != chroot ]; then
@@ -116,8 +148,9 @@ inside_run() {
     done
     kill -INT -- "-$job"
     wait "$job" || code=$?
-    echo "Ctrl-C: exit code $code; $(tail -n 1 "$log")"
-    [ "$code" -eq 0 ] || fail "it did not end cleanly"
+    echo "Ctrl-C: $(grep 'faasd::node: stopped' "$log" || tail -n 5 "$log")"
+    # Make ends by the signal itself, once its recipe has ended.
+    [[ "$code" -eq 130 ]] && grep -q 'faasd::node: stopped' "$log" || fail "it did not end cleanly (code $code)"
     diff <(echo "$before") <(traces) || fail "something is left behind (above)"
     echo "nothing is left behind"
     echo "strict says: $(target/release/faasd --isolation strict --listen 127.0.0.1:0 --data-dir /root/strict 2>&1 &
@@ -133,7 +166,7 @@ inside_test() {
 }
 
 summary() {
-    local trial=$1 root=$2 log=$3
+    local trial=$1 log=$2
     case "$trial" in
         test) grep -E '^(installed|running|test result|failures:|    [a-z_:]+$|error)' "$log" || tail -n 20 "$log" ;;
         *) cat "$log" ;;
@@ -159,13 +192,14 @@ trials=("$@")
 
 root="$work/root"
 [ -d "$root" ] || make_root "$root"
+renew_clone "$root"
 failed=0
 for trial in "${trials[@]}"; do
     printf '\n== %s\n' "$trial"
     log="$work/$trial.log"
     code=0
-    unshare --mount --pid --fork --kill-child --uts --ipc "$0" --enter "$trial" "$root" >"$log" 2>&1 || code=$?
-    summary "$trial" "$root" "$log"
+    isolated "$trial" "$root" >"$log" 2>&1 || code=$?
+    summary "$trial" "$log"
     [ "$code" -eq 0 ] || { failed=1; echo "== $trial failed with code $code"; }
 done
 exit "$failed"
