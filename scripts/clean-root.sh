@@ -124,6 +124,8 @@ inside_run() {
     local log=/root/run.log before begun=$SECONDS code=0 answer name
     export LISTEN=127.0.0.1:$port FAASD_SANDBOX__CGROUP_PREFIX=$prefix
     cd /root/faasd
+    rm -rf .faasd /root/strict
+    : >"$log"
     before="$(traces)"
     # A process group of its own, as at a terminal: Ctrl-C goes to all of it.
     set -m
