@@ -148,7 +148,8 @@ fn prepare_groups(config: &Config, instance: &str, warnings: &mut Vec<String>) -
             "{problem}; mount the cgroup hierarchies writable, or set `isolation = \"auto\"` to start without these limits"
         ))),
         Some(problem) => {
-            warnings.push(format!("{problem}: functions run without these limits"));
+            warnings
+                .push(format!("{problem}: functions run without these limits; `faasd doctor` shows how to mend it"));
             Ok(layout)
         }
         None => Ok(layout),
@@ -193,7 +194,7 @@ impl LinuxSandboxes {
                 let begun = Self::begin(&config, &layout, setup).await;
                 if begun.is_ok() {
                     warnings.push(format!(
-                        "no user namespaces ({error}): sandboxes run under unprivileged host ids instead; `faasd doctor` shows what this machine lacks"
+                        "no user namespaces ({error}): sandboxes run under unprivileged host ids instead; `faasd doctor` shows how to mend it"
                     ));
                 }
                 begun.map_err(|error| {
