@@ -188,7 +188,12 @@ esac
 
 work="${WORK:-$(mktemp -d /var/tmp/faasd-clean-root.XXXXXX)}"
 mkdir -p "$work"
-[ -n "${WORK:-}" ] || trap 'rm -rf --one-file-system "$work"' EXIT
+# A trial that failed ended its daemon by force, which leaves empty groups.
+end() {
+    find /sys/fs/cgroup -depth -path "*/$prefix*" -type d -exec rmdir {} + 2>/dev/null || true
+    [ -n "${WORK:-}" ] || rm -rf --one-file-system "$work"
+}
+trap end EXIT
 trials=("$@")
 [ $# -gt 0 ] || trials=(run chroot no-cgroups no-user-namespaces)
 

@@ -1,8 +1,7 @@
 //! The launcher's own mount namespace: what it mounts is seen nowhere else, and its root is the namespace's root.
 
-use std::fs::{self, File};
-use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -20,7 +19,7 @@ use crate::sandbox::sys;
 /// root of the new namespace, and what lay above it is let go.
 pub fn enter() -> Result<(), StepError> {
     unshare(CloneFlags::CLONE_NEWNS).step("make a mount namespace")?;
-    let root = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).step("open the root")?;
+    let root = open_root()?;
     // Joining a mount namespace, even one's own, leads to its root. Where that is not allowed, nothing is lost unless this is a chroot;
     // there the next step fails.
     if let Ok(own) = File::open("/proc/self/ns/mnt") {
@@ -28,8 +27,11 @@ pub fn enter() -> Result<(), StepError> {
     }
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).step("make mounts private")?;
-    let (was, is) = (fstat(&root).step("look at the root")?, fs::metadata("/").step("look at the root")?);
-    if (was.st_dev, was.st_ino) == (is.dev(), is.ino()) {
+    let place = |file: &OwnedFd| -> Result<(u64, u64), StepError> {
+        let inode = fstat(file).step("look at the root")?.st_ino;
+        Ok((sys::mount_id(file.as_fd()).step("look at the root")?, inode))
+    };
+    if place(&root)? == place(&open_root()?)? {
         return Ok(());
     }
     fchdir(&root).step("enter the root")?;
@@ -38,4 +40,8 @@ pub fn enter() -> Result<(), StepError> {
     fchdir(&tree).step("enter the root")?;
     pivot_root(".", ".").step("change the root")?;
     umount2(".", MntFlags::MNT_DETACH).step("let go of the old root")
+}
+
+fn open_root() -> Result<OwnedFd, StepError> {
+    open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).step("open the root")
 }
