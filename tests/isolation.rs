@@ -1,5 +1,6 @@
 //! That code in a sandbox sees and harms nothing but its own, and that what it used is measured.
 
 mod failures;
+mod surroundings;
 mod usage;
 mod walls;

@@ -11,3 +11,4 @@ pub mod multipart;
 pub mod platform;
 pub mod slots;
 pub mod sse;
+pub mod surroundings;

@@ -151,7 +151,8 @@ fn prepare_groups(config: &Config, instance: &str, warnings: &mut Vec<String>) -
             "{problem}; mount the cgroup hierarchies writable, or set `isolation = \"auto\"` to start without these limits"
         ))),
         Some(problem) => {
-            warnings.push(format!("{problem}: functions run without these limits"));
+            warnings
+                .push(format!("{problem}: functions run without these limits; `faasd doctor` shows how to mend it"));
             Ok(layout)
         }
         None => Ok(layout),
@@ -188,21 +189,30 @@ impl LinuxSandboxes {
             cgroup_parents: layout.parents(),
             user_namespace: true,
         };
-        let (shared, task) = match Self::begin(&config, &layout, setup.clone()).await {
-            Ok(begun) => begun,
+        let begun = match Self::begin(&config, &layout, setup.clone()).await {
             Err(error) if config.isolation == Isolation::Auto => {
                 setup.user_namespace = false;
-                let begun = Self::begin(&config, &layout, setup).await?;
-                warnings
-                    .push(format!("no user namespaces ({error}): sandboxes run under unprivileged host ids instead"));
-                begun
+                // The launcher that failed has taken its groups with it.
+                let layout = prepare_groups(&config, instance, &mut Vec::new())?;
+                let begun = Self::begin(&config, &layout, setup).await;
+                if begun.is_ok() {
+                    warnings.push(format!(
+                        "no user namespaces ({error}): sandboxes run under unprivileged host ids instead; `faasd doctor` shows how to mend it"
+                    ));
+                }
+                begun.map_err(|error| {
+                    SandboxError::Unsupported(format!(
+                        "{error}; that is needed even for `isolation = \"auto\"`: run faasd as root, in a container as a privileged one; `faasd doctor` shows what this machine lacks"
+                    ))
+                })
             }
-            Err(error) => {
-                return Err(SandboxError::Unsupported(format!(
+            begun => begun.map_err(|error| {
+                SandboxError::Unsupported(format!(
                     "{error}; `faasd doctor` shows what this machine lacks; `isolation = \"auto\"` starts with the strongest there is"
-                )));
-            }
+                ))
+            }),
         };
+        let (shared, task) = begun?;
         Ok(Self {
             shared,
             interpreters,
@@ -220,7 +230,12 @@ impl LinuxSandboxes {
         let (launcher, task) = LauncherHandle::start(setup).await?;
         let shared = Shared { config: config.clone(), launcher, layout: layout.clone(), slots: Mutex::default() };
         let shared = Arc::new(shared);
-        shared.try_one().await?;
+        if let Err(error) = shared.try_one().await {
+            // It ends what is in the groups: another may only begin when it is gone.
+            shared.launcher.close().await;
+            let _ = task.await;
+            return Err(error);
+        }
         Ok((shared, task))
     }
 

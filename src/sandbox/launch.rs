@@ -113,15 +113,33 @@ impl Connection {
         let socket = sys::watch(ours, Interest::READABLE | Interest::WRITABLE)
             .map_err(|error| failed("watch the launcher's socket", error))?;
         let mut connection = Self { process, socket };
-        connection.send(&Request::Setup(setup.clone()), &[]).await?;
-        match tokio::time::timeout(SETUP_TIMEOUT, connection.receive()).await {
-            Ok(Ok((Reply::Ready, _))) => Ok(connection),
+        match connection.set_up(setup).await {
+            Ok(()) => Ok(connection),
+            Err(error) => {
+                connection.end().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn set_up(&mut self, setup: &Setup) -> Result<(), SandboxError> {
+        self.send(&Request::Setup(setup.clone()), &[]).await?;
+        match tokio::time::timeout(SETUP_TIMEOUT, self.receive()).await {
+            Ok(Ok((Reply::Ready, _))) => Ok(()),
             Ok(Ok((Reply::Failed { step, cause, .. }, _))) => {
                 Err(SandboxError::Unsupported(format!("sandboxes can't be made here: {step}: {cause}")))
             }
             Ok(Ok(_)) => Err(failed("set up the launcher", "an answer out of order")),
             Ok(Err(error)) => Err(failed("set up the launcher", error)),
             Err(_) => Err(failed("set up the launcher", "it took too long")),
+        }
+    }
+
+    /// For one that could not be set up: nothing runs under it.
+    async fn end(mut self) {
+        let ended = tokio::task::spawn_blocking(move || self.process.kill().and_then(|()| self.process.wait()));
+        if let Ok(Err(error)) = ended.await {
+            tracing::warn!(%error, "launcher that failed can't be ended");
         }
     }
 

@@ -13,6 +13,7 @@
 //! ```
 
 mod child;
+mod namespace;
 pub mod protocol;
 mod serve;
 mod template;

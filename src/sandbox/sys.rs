@@ -136,6 +136,17 @@ pub fn move_mount(tree: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
     .map(drop)
 }
 
+/// Which mount an open file is on (statx(2), Linux 5.8): the same directory mounted twice has two.
+pub fn mount_id(file: BorrowedFd<'_>) -> io::Result<u64> {
+    // SAFETY: the path is empty and terminated; the kernel fills `found`, which outlives the call.
+    unsafe {
+        let mut found: libc::statx = zeroed();
+        let result =
+            libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_MNT_ID, &raw mut found);
+        checked(i64::from(result)).map(|_| found.stx_mnt_id)
+    }
+}
+
 /// Brings up the loopback interface of the caller's network namespace.
 pub fn loopback_up() -> io::Result<()> {
     // SAFETY: a socket of our own; `request` is zeroed, holds a terminated name, and lives through both calls.

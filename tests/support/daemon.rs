@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use super::client::Client;
 use super::footprint::Footprint;
 use super::slots::{Slot, UIDS_PER_DAEMON};
+use super::surroundings::Surroundings;
 
 /// A cold machine compiles the interpreter's modules at the first start.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -25,6 +26,7 @@ pub struct Daemon {
     child: Option<Child>,
     client: Client,
     settings: Vec<(String, String)>,
+    surroundings: Surroundings,
     footprint: Footprint,
     slot: Slot,
     /// Dropped last: it holds everything the daemon writes.
@@ -35,12 +37,18 @@ pub struct Daemon {
 #[derive(Default)]
 pub struct Builder {
     settings: Vec<(String, String)>,
+    surroundings: Surroundings,
 }
 
 impl Builder {
     /// Sets a configuration key by its environment name without the prefix: `RATE_LIMIT__BURST`.
     pub fn set(mut self, key: &str, value: impl ToString) -> Self {
         self.settings.push((format!("FAASD_{key}"), value.to_string()));
+        self
+    }
+
+    pub fn inside(mut self, surroundings: Surroundings) -> Self {
+        self.surroundings = surroundings;
         self
     }
 
@@ -54,8 +62,16 @@ impl Builder {
             home: home.path().to_owned(),
         };
         fs::create_dir(footprint.temp_dir()).expect("a directory for the daemon's temporary files");
-        let mut daemon =
-            Daemon { child: None, client: Client::nowhere(), settings: self.settings, footprint, slot, _home: home };
+        fs::create_dir(home.path().join("scratch")).expect("a directory for the surroundings");
+        let mut daemon = Daemon {
+            child: None,
+            client: Client::nowhere(),
+            settings: self.settings,
+            surroundings: self.surroundings,
+            footprint,
+            slot,
+            _home: home,
+        };
         daemon.spawn();
         daemon.wait_until_ready().await;
         daemon
@@ -100,7 +116,7 @@ impl Daemon {
             let path = self.footprint.home.join(name);
             File::options().create(true).append(true).open(path).expect("a file for the daemon's output")
         };
-        let mut command = Command::new(env!("CARGO_BIN_EXE_faasd"));
+        let mut command = self.surroundings.command(env!("CARGO_BIN_EXE_faasd"), &self.footprint.home.join("scratch"));
         command
             .args(["--role", "both", "--listen", "127.0.0.1:0", "--isolation", "auto", "--data-dir"])
             .arg(self.data_dir())
@@ -109,10 +125,11 @@ impl Daemon {
             .env("FAASD_SANDBOX__UID_FIRST", self.slot.uid_first.to_string())
             .env("FAASD_SANDBOX__UID_COUNT", UIDS_PER_DAEMON.to_string())
             .envs(self.settings.iter().map(|(key, value)| (key, value)))
-            .stdin(Stdio::null())
+            .stdin(self.surroundings.stdin())
             .stdout(append("stdout"))
             .stderr(append("stderr"));
-        self.child = Some(command.spawn().expect("the daemon's executable starts"));
+        let child = self.child.insert(command.spawn().expect("the daemon's executable starts"));
+        self.surroundings.let_in(child);
     }
 
     async fn wait_until_ready(&mut self) {

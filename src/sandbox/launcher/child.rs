@@ -119,6 +119,11 @@ fn become_id(id: u32) -> nix::Result<()> {
 
 fn mounts(plan: &Plan<'_>, user: u32) -> Result<(), StepError> {
     let none = None::<&str>;
+    if !plan.user_namespace {
+        // With one this copy of the mounts only follows the launcher's. Without, what is let go of below would go there too, and with it
+        // the code of every other sandbox.
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).step("part from the launcher's mounts")?;
+    }
     // Mounts that came from a more privileged namespace are locked in place; a fresh copy of the tree is not, and can become the root.
     mount(Some(plan.root), plan.root, none, MsFlags::MS_BIND | MsFlags::MS_REC, none).step("copy the root")?;
     chdir(plan.root).step("enter the root")?;

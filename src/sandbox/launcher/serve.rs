@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::pipe2;
 use seccompiler::BpfProgram;
 
 use super::child::{self, Plan, USER_INSIDE};
+use super::namespace;
 use super::protocol::{MESSAGE_BYTES_MAX, Reply, Request, Root, Setup, Start};
 use super::template::{self, Step, StepError, c_path};
 use crate::sandbox::cgroup;
@@ -89,9 +89,7 @@ impl Launcher {
         let Some((Request::Setup(setup), _)) = next_request(socket).step("read the set-up")? else {
             return Err(StepError { step: "read the set-up".into(), source: io::ErrorKind::InvalidData.into() });
         };
-        unshare(CloneFlags::CLONE_NEWNS).step("make a mount namespace")?;
-        let none = None::<&str>;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).step("make mounts private")?;
+        namespace::enter()?;
         let run = setup.run_dir.clone();
         mount(Some("tmpfs"), &run, Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=0755,size=16m"))
             .step("mount run directory")?;
