@@ -34,6 +34,7 @@ fn warm(versions: u128, concurrency_max: usize) -> (Pool, Vec<Arc<Version>>) {
     let mut pool = Pool::new(Settings {
         sandboxes_max: 10_000,
         concurrency_max,
+        cpus: 2,
         starting_max: 10_000,
         per_version_max: 256,
         waiters_max: 20_000,
@@ -50,7 +51,7 @@ fn warm(versions: u128, concurrency_max: usize) -> (Pool, Vec<Arc<Version>>) {
         pool.apply(Event::Checkout { waiter: WaiterId(n as u64), version }, now, &mut out);
         pool.apply(Event::Started { sandbox }, now, &mut out);
         pool.apply(Event::Specialised { sandbox }, now, &mut out);
-        pool.apply(Event::Checkin { sandbox, reusable: true }, now, &mut out);
+        pool.apply(Event::Checkin { sandbox, reusable: true, cpu: Some(Duration::ZERO) }, now, &mut out);
     }
     (pool, versions)
 }
@@ -71,7 +72,11 @@ fn decisions(criterion: &mut Criterion) {
                 let event = Event::Checkout { waiter: WaiterId(n as u64), version: &versions[n % versions.len()] };
                 pool.apply(event, Duration::from_micros(n as u64), &mut out);
                 let sandbox = assigned(&mut out);
-                pool.apply(Event::Checkin { sandbox, reusable: true }, Duration::from_micros(n as u64), &mut out);
+                pool.apply(
+                    Event::Checkin { sandbox, reusable: true, cpu: Some(Duration::ZERO) },
+                    Duration::from_micros(n as u64),
+                    &mut out,
+                );
                 black_box(&out);
             });
         });
@@ -85,7 +90,7 @@ fn decisions(criterion: &mut Criterion) {
         bencher.iter(|| {
             n += 1;
             pool.apply(Event::Checkout { waiter: WaiterId(n), version: &versions[0] }, Duration::ZERO, &mut out);
-            pool.apply(Event::Checkin { sandbox, reusable: true }, Duration::ZERO, &mut out);
+            pool.apply(Event::Checkin { sandbox, reusable: true, cpu: Some(Duration::ZERO) }, Duration::ZERO, &mut out);
             sandbox = assigned(&mut out);
         });
     });

@@ -172,7 +172,7 @@ pub struct Runtimes {
 pub struct Pool {
     /// Sandboxes alive at once.
     pub sandboxes_max: usize,
-    /// Calls running at once; 0: eight per processor.
+    /// Calls running at once; 0: 128 per processor.
     pub concurrency_max: usize,
     /// Sandboxes being started at once.
     pub starting_max: usize,

@@ -22,6 +22,7 @@ mod sandboxes;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod ticker;
 mod verdict;
 
 use std::collections::BTreeMap;

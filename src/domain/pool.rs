@@ -15,7 +15,7 @@
 //!
 //! A sandbox counts against every limit until `Ended` confirms that nothing is left of it. Starting (for a version) and
 //! Specialising together are its version's *coming* ones. A creation is ordered only while fewer are coming or idle than
-//! callers wait; whoever is ready first, created or returned, serves the oldest waiter.
+//! callers wait, and only if it pays (see `worth`); whoever is ready first, created or returned, serves the oldest waiter.
 //!
 //! Checkout of an idle sandbox and checkin without waiters are O(1); the rest is O(log versions that wait).
 
@@ -25,11 +25,14 @@ mod idle;
 mod model;
 mod room;
 mod serve;
+#[cfg(test)]
+mod simulation;
 mod slab;
 #[cfg(test)]
 mod tests;
 mod waiters;
 mod words;
+mod worth;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -40,6 +43,7 @@ use super::ids::{SandboxId, VersionKey};
 use super::outcome::StartType;
 use slab::{Chain, Link, Slab, Slot};
 pub use words::{Action, Counts, EndReason, Event, GENERIC_MEMORY_MB, Refusal, Settings, WaiterId};
+use worth::{History, Mean};
 
 const RUNTIMES: usize = Runtime::ALL.len();
 
@@ -72,7 +76,8 @@ struct Sandbox {
     state: State,
     /// What it is counted with in the budget.
     memory_mb: u64,
-    idle_since: Duration,
+    /// When it came into its state.
+    since: Duration,
     frozen: bool,
     /// Ended by itself while something was still to be reported of it.
     dead: bool,
@@ -104,10 +109,13 @@ struct VersionPool {
     /// So many of its oldest waiters count on a creation that was ordered for them.
     counting_on: usize,
     retired: bool,
+    history: History,
     /// Its place in `Pool::servable`.
     servable_at: Option<u64>,
     /// Its place in `Pool::wanting`.
     wanting_at: Option<u64>,
+    /// Its place in `Pool::watched`.
+    watched_at: Option<Duration>,
 }
 
 impl VersionPool {
@@ -130,6 +138,8 @@ struct RuntimePool {
     failures: u32,
     /// No start in the background before this.
     not_before: Duration,
+    /// What a start took.
+    start: Mean,
 }
 
 /// What of the limits is taken.
@@ -144,6 +154,8 @@ struct Taken {
     active: usize,
     /// Promised to idle sandboxes of versions.
     idle_mb: u64,
+    /// Processors that the calls running keep busy, in millionths.
+    processors_ppm: u64,
 }
 
 /// See the module.
@@ -161,6 +173,8 @@ pub struct Pool {
     servable: BTreeSet<(u64, Slot)>,
     /// Versions that need another sandbox, by their oldest waiter.
     wanting: BTreeSet<(u64, Slot)>,
+    /// Versions whose waiters no sandbox is made for, by when to look again, or earlier.
+    watched: BTreeSet<(Duration, Slot)>,
     /// Idle ones of all versions, longest idle first.
     aging: Chain,
     /// Idle and generic ones that run unfrozen, longest idle first.
@@ -169,11 +183,19 @@ pub struct Pool {
     draining: bool,
     next_sandbox: u64,
     next_seq: u64,
+    /// Of the event under way.
+    now: Duration,
 }
 
 impl Pool {
     pub fn new(settings: Settings) -> Self {
-        let runtime = || RuntimePool { ready: Chain::new(), coming: 0, failures: 0, not_before: Duration::ZERO };
+        let runtime = || RuntimePool {
+            ready: Chain::new(),
+            coming: 0,
+            failures: 0,
+            not_before: Duration::ZERO,
+            start: Mean::default(),
+        };
         Self {
             settings,
             sandboxes: Slab::new(),
@@ -185,21 +207,24 @@ impl Pool {
             by_waiter: HashMap::new(),
             servable: BTreeSet::new(),
             wanting: BTreeSet::new(),
+            watched: BTreeSet::new(),
             aging: Chain::new(),
             unfrozen: Chain::new(),
             taken: Taken::default(),
             draining: false,
             next_sandbox: 1,
             next_seq: 0,
+            now: Duration::ZERO,
         }
     }
 
     /// Appends to `actions` what is to be done. `now` is monotonic. Events about sandboxes that are gone are ignored.
     pub fn apply(&mut self, event: Event<'_>, now: Duration, actions: &mut Vec<Action>) {
+        self.now = now;
         match event {
             Event::Checkout { waiter, version } => self.checkout(waiter, version, now, actions),
             Event::Cancel { waiter } => self.cancel(waiter, now, actions),
-            Event::Checkin { sandbox, reusable } => self.checkin(sandbox, reusable, now, actions),
+            Event::Checkin { sandbox, reusable, cpu } => self.checkin(sandbox, reusable, cpu, actions),
             Event::Started { sandbox } => self.started(sandbox, now, actions),
             Event::StartFailed { sandbox } => self.start_failed(sandbox, now, actions),
             Event::Specialised { sandbox } => self.specialised(sandbox, now, actions),
@@ -260,11 +285,13 @@ impl Pool {
         all
     }
 
-    fn checkin(&mut self, id: SandboxId, reusable: bool, now: Duration, out: &mut Vec<Action>) {
+    fn checkin(&mut self, id: SandboxId, reusable: bool, cpu: Option<Duration>, out: &mut Vec<Action>) {
+        let now = self.now;
         let Some(&slot) = self.by_id.get(&id) else { return };
         let State::Busy { version } = self.sandboxes[slot].state else { return };
         self.versions[version].busy -= 1;
         self.taken.active -= 1;
+        self.note_call(slot, version, cpu);
         match (self.sandboxes[slot].dead, reusable) {
             (true, _) => self.end(slot, EndReason::Died, out),
             (false, false) => self.end(slot, EndReason::NotReusable, out),

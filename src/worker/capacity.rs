@@ -6,8 +6,9 @@ use crate::config::Config;
 use crate::domain::function::Runtime;
 use crate::domain::pool::Settings;
 
-/// Calls at once per processor, where the configuration does not say.
-const CALLS_PER_CPU: usize = 8;
+/// Calls at once per processor, where the configuration does not say: most calls sleep, and what they cost beside is bounded by
+/// the memory budget; calls that compute get no more sandboxes than keep the processors busy.
+const CALLS_PER_CPU: usize = 128;
 /// Where the machine does not tell its memory.
 const MEMORY_MB_UNKNOWN: u64 = 1024;
 
@@ -50,6 +51,7 @@ pub fn settings(config: &Config, machine: Machine, supported: &[Runtime]) -> Set
     Settings {
         sandboxes_max: pool.sandboxes_max.max(1),
         concurrency_max: or(pool.concurrency_max as u64, (machine.cpus * CALLS_PER_CPU) as u64) as usize,
+        cpus: machine.cpus.max(1),
         starting_max: pool.starting_max.max(1),
         per_version_max: pool.per_version_max.max(1),
         waiters_max: pool.waiters_max.max(1),
@@ -68,7 +70,7 @@ mod tests {
     fn what_is_left_open_comes_from_the_machine() {
         let machine = Machine { cpus: 2, memory_mb: 1000 };
         let settings = settings(&Config::default(), machine, &[Runtime::Python]);
-        assert_eq!((settings.concurrency_max, settings.memory_budget_mb), (16, 800));
+        assert_eq!((settings.concurrency_max, settings.memory_budget_mb), (256, 800));
         assert_eq!(settings.prewarmed, [2, 0, 0, 0, 0]);
     }
 

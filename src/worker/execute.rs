@@ -76,13 +76,13 @@ impl Worker {
     ) -> Result<Outcome, ExecuteError> {
         let start_type = checkout.start_type;
         if let Err(error) = checkout.begin() {
-            checkout.check_in(false);
+            checkout.check_in(false, None);
             return Err(platform(&error));
         }
         let handle = checkout.handle.clone();
         let (report, stop) = self.invoke(invocation, &*handle.sandbox, log, cancel).await;
         let Some(report) = report else {
-            checkout.check_in(false);
+            checkout.check_in(false, Some(Duration::ZERO));
             let silent = verdict::of(
                 Ending::Violated("gave no account of the call".to_owned()),
                 stop,
@@ -94,7 +94,8 @@ impl Worker {
         if let Err(reason) = report.reusable {
             tracing::debug!(sandbox_id = %handle.id, reason, "sandbox not reusable");
         }
-        checkout.check_in(report.reusable.is_ok() && stop.is_none());
+        let cpu = Duration::from_micros(report.usage.cpu_us);
+        checkout.check_in(report.reusable.is_ok() && stop.is_none(), Some(cpu));
         Ok(self.outcome(invocation, report, stop, start_type, acquire_times(&handle, start_type, waited)).await)
     }
 

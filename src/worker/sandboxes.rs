@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::domain::function::{Runtime, Version};
 use crate::domain::ids::{SandboxId, VersionKey};
@@ -21,10 +21,6 @@ use super::code_cache::{CodeCache, CodeError};
 use super::handle::{Handle, Special};
 use super::metrics::Metrics;
 use super::tasks::Tasks;
-
-/// Between looks at what has become too old: never more often, never more seldom.
-const TICK_MIN: Duration = Duration::from_millis(10);
-const TICK_MAX: Duration = Duration::from_millis(200);
 
 /// Why a creation failed.
 #[derive(Debug, Clone)]
@@ -70,32 +66,35 @@ impl Checkout {
         self.handle.hold()
     }
 
-    pub fn check_in(mut self, reusable: bool) {
-        self.give_back(reusable);
+    /// With the call's processor time; `None`: there was no call after all.
+    pub fn check_in(mut self, reusable: bool, cpu: Option<Duration>) {
+        self.give_back(reusable, cpu);
     }
 
-    fn give_back(&mut self, reusable: bool) {
+    fn give_back(&mut self, reusable: bool, cpu: Option<Duration>) {
         if !std::mem::replace(&mut self.returned, true) {
             self.handle.release();
-            self.sandboxes.apply(Event::Checkin { sandbox: self.handle.id, reusable });
+            self.sandboxes.apply(Event::Checkin { sandbox: self.handle.id, reusable, cpu });
         }
     }
 }
 
 impl Drop for Checkout {
     fn drop(&mut self) {
-        self.give_back(!self.used);
+        self.give_back(!self.used, None);
     }
 }
 
 /// What the lock guards.
-struct Core {
-    pool: Pool,
+pub(super) struct Core {
+    pub pool: Pool,
     handles: HashMap<SandboxId, Arc<Handle>>,
     callers: HashMap<WaiterId, oneshot::Sender<Answer>>,
     next_waiter: u64,
     /// Used again by each event.
     actions: Vec<Action>,
+    /// When the next tick is meant to be.
+    pub tick_at: Duration,
 }
 
 /// A decision, to be carried out without the lock.
@@ -111,10 +110,12 @@ pub(super) struct Sandboxes {
     core: Mutex<Core>,
     driver: Arc<dyn SandboxDriver>,
     code: Arc<CodeCache>,
-    clock: Arc<dyn Clock>,
+    pub clock: Arc<dyn Clock>,
     pub metrics: Arc<Metrics>,
     init_timeout: Duration,
     tasks: Tasks,
+    /// Tells the ticker that it is to look earlier than it meant to.
+    pub tick_sooner: Notify,
 }
 
 impl Sandboxes {
@@ -126,9 +127,16 @@ impl Sandboxes {
         metrics: Arc<Metrics>,
         init_timeout: Duration,
     ) -> Arc<Self> {
-        let core = Core { pool, handles: HashMap::new(), callers: HashMap::new(), next_waiter: 0, actions: Vec::new() };
-        let tasks = Tasks::default();
-        Arc::new(Self { core: Mutex::new(core), driver, code, clock, metrics, init_timeout, tasks })
+        let core = Core {
+            pool,
+            handles: HashMap::new(),
+            callers: HashMap::new(),
+            next_waiter: 0,
+            actions: Vec::new(),
+            tick_at: Duration::ZERO,
+        };
+        let (tasks, tick_sooner) = (Tasks::default(), Notify::new());
+        Arc::new(Self { core: Mutex::new(core), driver, code, clock, metrics, init_timeout, tasks, tick_sooner })
     }
 
     /// A sandbox of this version, at once or when one is free, within `timeout`.
@@ -223,6 +231,7 @@ impl Sandboxes {
         let deeds: Vec<Deed> =
             actions.drain(..).filter_map(|action| self.deed(&mut core, action, failure.as_ref())).collect();
         core.actions = actions;
+        self.tick_in_time(&mut core);
         drop(core);
         for deed in deeds {
             self.act(deed);
@@ -353,21 +362,6 @@ impl Sandboxes {
         self.tasks.spawn(async move { sandbox.terminate(Duration::ZERO).await });
     }
 
-    /// Freezes and ends what is idle for too long, and refills; for ever.
-    pub async fn tick(self: Arc<Self>) {
-        loop {
-            self.apply(Event::Tick);
-            let now = self.clock.monotonic();
-            let next = {
-                let core = self.lock();
-                self.metrics.observe(&core.pool);
-                core.pool.next_tick(now)
-            };
-            let pause = next.map_or(TICK_MAX, |at| at.saturating_sub(now));
-            tokio::time::sleep(pause.clamp(TICK_MIN, TICK_MAX)).await;
-        }
-    }
-
     pub fn retire(self: &Arc<Self>, version: VersionKey) {
         self.apply(Event::Retire { version });
     }
@@ -385,7 +379,7 @@ impl Sandboxes {
         self.tasks.join().await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Core> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Core> {
         // The pool panics only if it is broken itself; going on with what it holds is better than ending every call.
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }

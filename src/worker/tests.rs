@@ -232,6 +232,26 @@ async fn a_thousand_callers_are_served_by_few_sandboxes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_hangs_after_fast_ones_holds_up_the_next_for_a_moment_only() {
+    let bench = bench();
+    bench.worker.start();
+    let f = bench.world.deploy("f", Runtime::Python, 60_000);
+    for _ in 0..5 {
+        bench.outcome(&f, "sleep 1").await;
+    }
+    // Past the ticker's look at a pool where nothing waits: only news of the line can make it look earlier.
+    sleep(Duration::from_millis(1010)).await;
+    let (hangs, waited) = tokio::join!(bench.run(&f, "sleep 30000"), async {
+        sleep(Duration::from_millis(1)).await;
+        let begun = Instant::now();
+        bench.outcome(&f, "echo").await;
+        begun.elapsed()
+    });
+    assert_eq!(hangs.unwrap().status, Status::Success);
+    assert!(waited < Duration::from_millis(60), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn idle_ones_are_frozen_and_thawed() {
     let bench = bench();
     bench.worker.start();

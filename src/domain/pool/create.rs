@@ -84,7 +84,7 @@ impl Pool {
             runtime,
             state: State::Starting { destined },
             memory_mb,
-            idle_since: Duration::ZERO,
+            since: self.now,
             frozen: false,
             dead: false,
             group: Link::default(),
@@ -100,6 +100,7 @@ impl Pool {
     fn specialise(&mut self, slot: Slot, version: Slot, start_type: StartType, out: &mut Vec<Action>) {
         let sandbox = &mut self.sandboxes[slot];
         sandbox.state = State::Specialising { version, start_type };
+        sandbox.since = self.now;
         out.push(Action::Specialise { sandbox: sandbox.id, version: self.versions[version].version.clone() });
     }
 
@@ -113,6 +114,7 @@ impl Pool {
         let Some(&slot) = self.by_id.get(&id) else { return };
         let State::Starting { destined } = self.sandboxes[slot].state else { return };
         self.taken.starting -= 1;
+        self.note_start(slot);
         match destined {
             Some(version) => self.started_for(slot, version, now, out),
             None => {
@@ -176,6 +178,7 @@ impl Pool {
         let Some(&slot) = self.by_id.get(&id) else { return };
         let State::Specialising { version, start_type } = self.sandboxes[slot].state else { return };
         self.versions[version].coming -= 1;
+        self.note_specialise(slot, version);
         self.runtimes[self.sandboxes[slot].runtime as usize].failures = 0;
         if self.sandboxes[slot].dead {
             self.end(slot, EndReason::Died, out);

@@ -10,16 +10,16 @@ use super::{Action, EndReason, Pool, State};
 impl Pool {
     /// When [`super::Event::Tick`] has something to do at the earliest; `None`: not before another event.
     pub fn next_tick(&self, now: Duration) -> Option<Duration> {
-        let freeze = self.unfrozen.front().map(|slot| self.sandboxes[slot].idle_since + self.settings.freeze_after);
-        let end = self.aging.front().map(|slot| self.sandboxes[slot].idle_since + self.settings.keep_alive);
-        [freeze, end, self.next_refill(now)].into_iter().flatten().min()
+        let freeze = self.unfrozen.front().map(|slot| self.sandboxes[slot].since + self.settings.freeze_after);
+        let end = self.aging.front().map(|slot| self.sandboxes[slot].since + self.settings.keep_alive);
+        [freeze, end, self.next_watch(), self.next_refill(now)].into_iter().flatten().min()
     }
 
     pub(super) fn tick(&mut self, now: Duration, out: &mut Vec<Action>) {
         while let Some(slot) = self.aging.front() {
             let sandbox = &self.sandboxes[slot];
             let State::Idle { version, .. } = sandbox.state else { break };
-            if sandbox.idle_since + self.settings.keep_alive > now {
+            if sandbox.since + self.settings.keep_alive > now {
                 break;
             }
             self.take_idle(slot, version);
@@ -28,20 +28,21 @@ impl Pool {
         }
         while let Some(slot) = self.unfrozen.front() {
             let sandbox = &mut self.sandboxes[slot];
-            if sandbox.idle_since + self.settings.freeze_after > now {
+            if sandbox.since + self.settings.freeze_after > now {
                 break;
             }
             sandbox.frozen = true;
             out.push(Action::Freeze { sandbox: sandbox.id });
             self.unfrozen.unlink(&mut self.sandboxes, |s| &mut s.unfrozen, slot);
         }
+        self.look_again();
         self.grow(now, out);
     }
 
     pub(super) fn make_idle(&mut self, slot: Slot, version: Slot, fresh: Option<StartType>, now: Duration) {
         let sandbox = &mut self.sandboxes[slot];
         sandbox.state = State::Idle { version, fresh };
-        sandbox.idle_since = now;
+        sandbox.since = now;
         self.taken.idle_mb += sandbox.memory_mb;
         self.versions[version].idle.push_back(&mut self.sandboxes, |s| &mut s.group, slot);
         self.aging.push_back(&mut self.sandboxes, |s| &mut s.aging, slot);
@@ -59,7 +60,7 @@ impl Pool {
     pub(super) fn make_generic(&mut self, slot: Slot, now: Duration) {
         let sandbox = &mut self.sandboxes[slot];
         sandbox.state = State::Generic;
-        sandbox.idle_since = now;
+        sandbox.since = now;
         let runtime = sandbox.runtime as usize;
         self.runtimes[runtime].ready.push_back(&mut self.sandboxes, |s| &mut s.group, slot);
         self.unfrozen.push_back(&mut self.sandboxes, |s| &mut s.unfrozen, slot);

@@ -15,10 +15,13 @@ enum Step {
     Cancel(usize),
     /// One of those on their way to a report succeeds (or fails).
     Report(usize, bool),
-    Checkin(usize, bool),
+    /// After so much processor time, in microseconds.
+    Checkin(usize, bool, u64),
     Die(usize),
     Retire(usize),
     Tick(u64),
+    /// So many microseconds.
+    Pass(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -27,10 +30,11 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (0usize..6).prop_map(Step::Checkout),
         1 => any.clone().prop_map(Step::Cancel),
         8 => (any.clone(), prop::bool::weighted(0.85)).prop_map(|(at, ok)| Step::Report(at, ok)),
-        6 => (any.clone(), prop::bool::weighted(0.9)).prop_map(|(at, ok)| Step::Checkin(at, ok)),
+        6 => (any.clone(), prop::bool::weighted(0.9), 0u64..5000).prop_map(|(at, ok, cpu)| Step::Checkin(at, ok, cpu)),
         1 => any.prop_map(Step::Die),
         1 => (0usize..6).prop_map(Step::Retire),
         2 => (0u64..400).prop_map(Step::Tick),
+        6 => (0u64..20_000).prop_map(Step::Pass),
     ]
 }
 
@@ -108,9 +112,9 @@ impl World {
                 self.apply(Event::Cancel { waiter });
             }
             Step::Report(at, ok) => self.report(at, ok),
-            Step::Checkin(at, reusable) => {
+            Step::Checkin(at, reusable, cpu_us) => {
                 let Some(sandbox) = self.pick(at, |at| matches!(at, At::Busy(_))) else { return };
-                self.check_in(sandbox, reusable);
+                self.check_in(sandbox, reusable, cpu_us);
             }
             Step::Die(at) => {
                 let Some(sandbox) = self.pick(at, |at| at != At::Starting) else { return };
@@ -121,16 +125,18 @@ impl World {
                 self.now += Duration::from_millis(ms);
                 self.apply(Event::Tick);
             }
+            Step::Pass(us) => self.now += Duration::from_micros(us),
         }
     }
 
-    fn check_in(&mut self, sandbox: SandboxId, reusable: bool) {
+    fn check_in(&mut self, sandbox: SandboxId, reusable: bool, cpu_us: u64) {
         if let Some((_, at)) = self.sandboxes.get_mut(&sandbox)
             && let At::Busy(version) = *at
         {
             *at = At::Idle(version);
         }
-        self.apply(Event::Checkin { sandbox, reusable });
+        let cpu = Some(Duration::from_micros(cpu_us));
+        self.apply(Event::Checkin { sandbox, reusable, cpu });
     }
 
     fn report(&mut self, at: usize, ok: bool) {
@@ -256,17 +262,52 @@ impl World {
         assert!(version.counting_on <= version.waiters.len());
         assert_eq!(version.servable_at.is_some(), self.pool.servable.iter().any(|(_, at)| *at == slot));
         assert_eq!(version.wanting_at.is_some(), self.pool.wanting.iter().any(|(_, at)| *at == slot));
+        let watches: Vec<_> = self.pool.watched.iter().filter(|(_, at)| *at == slot).map(|(at, _)| *at).collect();
+        assert_eq!(version.watched_at.as_slice(), watches);
+        self.check_nobody_is_left(version);
+    }
+
+    /// Who waits has a sandbox that will come to them, or a limit in their way; and if it is thought too long to make another,
+    /// a time to think again.
+    fn check_nobody_is_left(&self, version: &VersionPool) {
+        if version.waiters.is_empty() || version.wanting_at.is_some() {
+            return;
+        }
+        assert!(version.sandboxes() > 0, "nothing comes to those that wait");
+        let lacks = version.waiters.len() > version.idle.len() + version.coming;
+        let limited = version.sandboxes() >= self.most();
+        assert!(!lacks || limited || version.watched_at.is_some(), "never thought of again");
+    }
+
+    fn most(&self) -> usize {
+        self.pool.settings.per_version_max.min(self.pool.settings.concurrency_max)
     }
 
     fn count(&self, wanted: impl Fn(At) -> bool) -> usize {
         self.sandboxes.values().filter(|(_, at)| wanted(*at)).count()
     }
 
+    /// No call ends any more, but creations and endings do: whoever still waits then, waits for a limit.
+    fn hang(&mut self) {
+        for _ in 0..500 {
+            while self.pick(0, |at| matches!(at, At::Starting | At::Specialising(_) | At::Ending)).is_some() {
+                self.report(0, true);
+            }
+            let Some(at) = self.pool.next_watch() else { break };
+            self.now = self.now.max(at);
+            self.apply(Event::Tick);
+        }
+        for (_, version) in self.pool.versions.iter().filter(|(_, version)| !version.waiters.is_empty()) {
+            let limited = version.wanting_at.is_some() || version.sandboxes() >= self.most();
+            assert!(limited || self.pool.active() == self.pool.settings.concurrency_max, "a hang keeps others waiting");
+        }
+    }
+
     /// Everything under way ends well: calls end, creations succeed, endings are confirmed.
     fn finish(&mut self) {
         for _ in 0..2000 {
             if let Some(busy) = self.pick(0, |at| matches!(at, At::Busy(_))) {
-                self.check_in(busy, true);
+                self.check_in(busy, true, 0);
             }
             self.report(0, true);
             if self.waiting.is_empty() && self.count(|at| !matches!(at, At::Idle(_) | At::Generic)) == 0 {
@@ -289,6 +330,7 @@ proptest! {
         for step in &steps {
             world.step(step);
         }
+        world.hang();
         world.finish();
         world.apply(Event::Drain);
         world.finish();

@@ -98,7 +98,7 @@ impl Pool {
             pool.waiters.is_empty().then(|| Candidate {
                 sandbox: sandbox.id,
                 version: pool.version.key(),
-                idle_since: sandbox.idle_since,
+                idle_since: sandbox.since,
                 memory_mb: sandbox.memory_mb,
             })
         })

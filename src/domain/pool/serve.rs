@@ -49,9 +49,11 @@ impl Pool {
         let was_frozen = self.take_idle(slot, version);
         let sandbox = &mut self.sandboxes[slot];
         sandbox.state = State::Busy { version };
+        sandbox.since = self.now;
+        out.push(Action::Assign { waiter, sandbox: sandbox.id, start_type, was_frozen });
         self.versions[version].busy += 1;
         self.taken.active += 1;
-        out.push(Action::Assign { waiter, sandbox: sandbox.id, start_type, was_frozen });
+        self.count_processors(version);
     }
 
     /// Brings a version's places in line up to date, and forgets it when nothing is left of it.
@@ -60,19 +62,24 @@ impl Pool {
         let version = &self.versions[slot];
         if version.waiters.is_empty() && version.sandboxes() == 0 {
             let key = version.version.key();
+            self.unwatch(slot);
             self.versions.remove(slot);
             self.by_key.remove(&key);
         }
     }
 
-    /// Where a version stands in `servable` and `wanting`.
+    /// Where a version stands in `servable`, `wanting` and `watched`.
     pub(super) fn place_in_line(&mut self, slot: Slot) {
         let most = self.settings.per_version_max.min(self.settings.concurrency_max);
+        let version = &self.versions[slot];
+        let lacks = version.waiters.len() > version.idle.len() + version.coming && version.sandboxes() < most;
+        let wants = lacks && self.pays(version);
+        if lacks && !wants {
+            self.watch(slot);
+        }
         let version = &mut self.versions[slot];
         let oldest = version.waiters.front().map(|front| self.waiters[front].seq);
-        let (waiting, idle) = (version.waiters.len(), version.idle.len());
-        let wants = waiting > idle + version.coming && version.sandboxes() < most;
-        place(&mut self.servable, &mut version.servable_at, slot, oldest.filter(|_| idle > 0));
+        place(&mut self.servable, &mut version.servable_at, slot, oldest.filter(|_| !version.idle.is_empty()));
         place(&mut self.wanting, &mut version.wanting_at, slot, oldest.filter(|_| wants));
     }
 }

@@ -30,6 +30,7 @@ pub(super) fn settings() -> Settings {
     Settings {
         sandboxes_max: 100,
         concurrency_max: 50,
+        cpus: 2,
         starting_max: 4,
         per_version_max: 10,
         waiters_max: 100,
@@ -70,7 +71,7 @@ impl Bench {
     }
 
     fn checkin(&mut self, n: u64) -> Vec<Action> {
-        self.apply(Event::Checkin { sandbox: SandboxId(n), reusable: true })
+        self.apply(Event::Checkin { sandbox: SandboxId(n), reusable: true, cpu: None })
     }
 
     fn ended(&mut self, n: u64) -> Vec<Action> {
@@ -314,7 +315,7 @@ fn an_unfit_one_ends_and_its_waiter_gets_another() {
     let (mut bench, f) = (Bench::new(Settings { per_version_max: 1, ..settings() }), python(1));
     bench.busy(1, &f);
     bench.checkout(2, &f);
-    let actions = bench.apply(Event::Checkin { sandbox: SandboxId(1), reusable: false });
+    let actions = bench.apply(Event::Checkin { sandbox: SandboxId(1), reusable: false, cpu: None });
     assert_eq!(actions, [end(1, EndReason::NotReusable), start(2)]);
 }
 

@@ -8,6 +8,7 @@ use crate::domain::ids::VersionKey;
 use crate::domain::outcome::StartType;
 
 use super::slab::{Chain, Link, Slot};
+use super::worth::History;
 use super::{Action, Pool, Refusal, VersionPool, Waiter, WaiterId};
 
 impl Pool {
@@ -52,8 +53,10 @@ impl Pool {
             busy: 0,
             counting_on: 0,
             retired: false,
+            history: History::default(),
             servable_at: None,
             wanting_at: None,
+            watched_at: None,
         });
         self.by_key.insert(key, slot);
         slot
@@ -64,13 +67,20 @@ impl Pool {
         self.next_seq += 1;
         let slot = self.waiters.insert(Waiter { id, seq, version, link: Link::default() });
         self.by_waiter.insert(id, slot);
+        if self.versions[version].waiters.is_empty() {
+            self.begin_line(version);
+        }
         self.versions[version].waiters.push_back(&mut self.waiters, |w| &mut w.link, slot);
     }
 
     /// Takes a waiter out of its queue.
     pub(super) fn leave(&mut self, slot: Slot) -> Option<Waiter> {
         let version = self.waiters[slot].version;
-        self.versions[version].waiters.unlink(&mut self.waiters, |w| &mut w.link, slot);
+        let pool = &mut self.versions[version];
+        pool.waiters.unlink(&mut self.waiters, |w| &mut w.link, slot);
+        if pool.waiters.is_empty() {
+            pool.history.line_ended = self.now;
+        }
         let waiter = self.waiters.remove(slot)?;
         self.by_waiter.remove(&waiter.id);
         Some(waiter)

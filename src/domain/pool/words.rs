@@ -20,6 +20,8 @@ pub struct Settings {
     pub sandboxes_max: usize,
     /// Calls running at once.
     pub concurrency_max: usize,
+    /// Processors of this machine: more sandboxes than keep them busy make nobody faster.
+    pub cpus: usize,
     pub starting_max: usize,
     pub per_version_max: usize,
     pub waiters_max: usize,
@@ -60,6 +62,8 @@ pub enum Event<'a> {
     Checkin {
         sandbox: SandboxId,
         reusable: bool,
+        /// Processor time of the call; `None`: there was no call on it after all.
+        cpu: Option<Duration>,
     },
     /// Its first process ended without being told to.
     Died {

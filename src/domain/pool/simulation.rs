@@ -1,0 +1,264 @@
+//! How many sandboxes a load ends up with: callers, calls and creations that take their time, on simulated processors.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::tests::{settings, version_of};
+use super::worth::PER_CPU;
+use super::*;
+
+const START: Duration = Duration::from_millis(40);
+const SPECIALISE: Duration = Duration::from_millis(3);
+const CPUS: u32 = 2;
+
+/// What a call does.
+#[derive(Clone, Copy)]
+enum Work {
+    Sleep(Duration),
+    /// Shares the processors with all that compute at the time.
+    Compute(Duration),
+}
+
+enum What {
+    Call,
+    Started(SandboxId),
+    Specialised(SandboxId),
+    Done(SandboxId, Duration),
+    Ended(SandboxId),
+}
+
+struct Simulation {
+    pool: Pool,
+    now: Duration,
+    version: Arc<Version>,
+    work: Work,
+    /// Callers call again when they are answered.
+    closed: bool,
+    agenda: BTreeMap<(Duration, u64), What>,
+    next: u64,
+    asked_at: HashMap<WaiterId, Duration>,
+    waits: Vec<Duration>,
+    done: usize,
+}
+
+impl Simulation {
+    fn new(work: Work, generics: usize) -> Self {
+        let mut prewarmed = [0; RUNTIMES];
+        prewarmed[Runtime::Python as usize] = generics;
+        let settings = Settings {
+            sandboxes_max: 1000,
+            concurrency_max: 256,
+            per_version_max: 256,
+            waiters_max: 20_000,
+            memory_budget_mb: 100_000,
+            prewarmed,
+            ..settings()
+        };
+        let mut simulation = Self {
+            pool: Pool::new(settings),
+            now: Duration::ZERO,
+            version: version_of(1, Runtime::Python, 128),
+            work,
+            closed: false,
+            agenda: BTreeMap::new(),
+            next: 0,
+            asked_at: HashMap::new(),
+            waits: Vec::new(),
+            done: 0,
+        };
+        simulation.apply(Event::Tick);
+        simulation.run_for(Duration::from_millis(100));
+        simulation
+    }
+
+    /// With one caller's calls in the past.
+    fn warm(work: Work, generics: usize) -> Self {
+        let mut simulation = Self::new(work, generics);
+        for _ in 0..20 {
+            simulation.call(1);
+            simulation.until_done();
+        }
+        (simulation.done, simulation.waits) = (0, Vec::new());
+        simulation
+    }
+
+    fn call(&mut self, callers: usize) {
+        for _ in 0..callers {
+            self.plan(Duration::ZERO, What::Call);
+        }
+    }
+
+    fn plan(&mut self, after: Duration, what: What) {
+        self.next += 1;
+        self.agenda.insert((self.now + after, self.next), what);
+    }
+
+    fn apply(&mut self, event: Event<'_>) {
+        let mut actions = Vec::new();
+        self.pool.apply(event, self.now, &mut actions);
+        for action in actions {
+            match action {
+                Action::Assign { waiter, sandbox, .. } => {
+                    let asked_at = self.asked_at.remove(&waiter).unwrap();
+                    self.waits.push(self.now - asked_at);
+                    let (hold, cpu) = self.hold();
+                    self.plan(hold, What::Done(sandbox, cpu));
+                }
+                Action::Start { sandbox, .. } => self.plan(START, What::Started(sandbox)),
+                Action::Specialise { sandbox, .. } => self.plan(SPECIALISE, What::Specialised(sandbox)),
+                Action::End { sandbox, .. } => self.plan(Duration::ZERO, What::Ended(sandbox)),
+                Action::Freeze { .. } => {}
+                Action::Refuse { reason, .. } => panic!("refused: {reason:?}"),
+            }
+        }
+    }
+
+    fn hold(&self) -> (Duration, Duration) {
+        match self.work {
+            Work::Sleep(time) => (time, Duration::ZERO),
+            Work::Compute(time) => (time * (self.pool.active() as u32).max(CPUS) / CPUS, time),
+        }
+    }
+
+    /// One thing that is due by `until`, or a tick; `false`: nothing more.
+    fn step(&mut self, until: Duration) -> bool {
+        let tick = self.pool.next_watch().unwrap_or(Duration::MAX);
+        let due = self.agenda.first_key_value().map_or(Duration::MAX, |((at, _), _)| *at);
+        if due.min(tick) > until {
+            return false;
+        }
+        self.now = self.now.max(due.min(tick));
+        if tick <= due {
+            self.apply(Event::Tick);
+            return true;
+        }
+        let Some((_, what)) = self.agenda.pop_first() else { return false };
+        match what {
+            What::Call => {
+                self.next += 1;
+                let waiter = WaiterId(self.next);
+                self.asked_at.insert(waiter, self.now);
+                let version = self.version.clone();
+                self.apply(Event::Checkout { waiter, version: &version });
+            }
+            What::Started(sandbox) => self.apply(Event::Started { sandbox }),
+            What::Specialised(sandbox) => self.apply(Event::Specialised { sandbox }),
+            What::Ended(sandbox) => self.apply(Event::Ended { sandbox }),
+            What::Done(sandbox, cpu) => {
+                self.done += 1;
+                self.apply(Event::Checkin { sandbox, reusable: true, cpu: Some(cpu) });
+                if self.closed {
+                    self.call(1);
+                }
+            }
+        }
+        true
+    }
+
+    fn run_for(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.step(until) {}
+        self.now = until;
+    }
+
+    /// Until nobody waits and nothing runs; how long that took.
+    fn until_done(&mut self) -> Duration {
+        let begun = self.now;
+        while self.pool.waiting() + self.pool.active() > 0
+            || self.agenda.values().any(|what| matches!(what, What::Call))
+        {
+            assert!(self.step(begun + Duration::from_secs(600)), "{} wait for ever", self.pool.waiting());
+        }
+        self.now - begun
+    }
+
+    /// Sandboxes of the version, calls a second, after some seconds of so many callers that never pause.
+    fn closed_loop(work: Work, callers: usize, generics: usize) -> (usize, f64) {
+        let mut simulation = Self::warm(work, generics);
+        simulation.closed = true;
+        simulation.call(callers);
+        simulation.run_for(ms(4000));
+        simulation.done = 0;
+        simulation.run_for(ms(1000));
+        (simulation.sandboxes(), simulation.done as f64)
+    }
+
+    fn sandboxes(&self) -> usize {
+        self.pool.versions.iter().map(|(_, version)| version.sandboxes()).sum()
+    }
+}
+
+const fn us(micros: u64) -> Duration {
+    Duration::from_micros(micros)
+}
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+#[test]
+fn calls_that_compute_get_no_more_sandboxes_than_keep_the_processors_busy() {
+    for (compute, callers) in [(us(50), 16), (us(50), 64), (us(50), 2000), (us(500), 64), (ms(10), 64)] {
+        for generics in [0, 2] {
+            let (sandboxes, rate) = Simulation::closed_loop(Work::Compute(compute), callers, generics);
+            let most = PER_CPU * CPUS as usize;
+            assert!((most..=most + 2).contains(&sandboxes), "{callers} callers computing {compute:?}: {sandboxes}");
+            assert!(rate >= 0.95 * f64::from(CPUS) / compute.as_secs_f64());
+        }
+    }
+}
+
+#[test]
+fn calls_that_sleep_get_a_sandbox_each() {
+    let cases =
+        [(ms(5), 64, 2), (ms(20), 64, 2), (ms(20), 64, 0), (ms(1000), 64, 2), (ms(1000), 64, 0), (ms(1000), 250, 2)];
+    for (sleep, callers, generics) in cases {
+        let (sandboxes, rate) = Simulation::closed_loop(Work::Sleep(sleep), callers, generics);
+        assert!((callers..=callers + 4).contains(&sandboxes), "{callers} callers sleeping {sleep:?}: {sandboxes}");
+        assert!(rate >= 0.95 * callers as f64 / sleep.as_secs_f64(), "{callers} callers sleeping {sleep:?}: {rate}");
+    }
+}
+
+#[test]
+fn fifty_sleepers_of_a_second_take_hardly_more_than_that() {
+    let work = Work::Sleep(ms(1000));
+    for mut simulation in [Simulation::new(work, 2), Simulation::new(work, 0), Simulation::warm(work, 2)] {
+        simulation.call(50);
+        let took = simulation.until_done();
+        assert!(took < ms(2000), "{took:?}");
+    }
+}
+
+#[test]
+fn a_burst_to_a_cold_function_starts_what_it_needs() {
+    let mut simulation = Simulation::new(Work::Compute(us(50)), 2);
+    simulation.call(200);
+    let took = simulation.until_done();
+    simulation.run_for(ms(1000));
+    assert!(simulation.sandboxes() <= 8, "{}", simulation.sandboxes());
+    assert!(took < ms(50), "{took:?}");
+}
+
+#[test]
+fn a_hang_after_fast_calls_keeps_others_waiting_for_a_moment_only() {
+    let mut simulation = Simulation::warm(Work::Compute(us(50)), 2);
+    simulation.work = Work::Sleep(Duration::from_secs(30));
+    simulation.call(1);
+    simulation.run_for(us(1));
+    simulation.work = Work::Compute(us(50));
+    simulation.call(20);
+    simulation.run_for(ms(1000));
+    assert_eq!(simulation.done, 20);
+    assert!(simulation.waits.iter().max() < Some(&ms(50)));
+}
+
+#[test]
+fn when_all_calls_begin_to_hang_each_gets_its_sandbox() {
+    let mut simulation = Simulation::warm(Work::Compute(us(50)), 2);
+    simulation.closed = true;
+    simulation.call(64);
+    simulation.run_for(ms(200));
+    simulation.work = Work::Sleep(Duration::from_secs(30));
+    simulation.waits.clear();
+    simulation.run_for(ms(2000));
+    assert_eq!(simulation.pool.active(), 64);
+}

@@ -1,0 +1,50 @@
+//! The pool's sense of time: it is told when what it waits for has come, and how long that may take it says itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::domain::pool::Event;
+
+use super::sandboxes::{Core, Sandboxes};
+
+/// Between ticks: never more often, never more seldom.
+const TICK_MIN: Duration = Duration::from_millis(10);
+const TICK_MAX: Duration = Duration::from_millis(200);
+
+impl Sandboxes {
+    /// Freezes and ends what is idle for too long, refills, and looks after lines that are stuck; for ever.
+    pub async fn tick(self: Arc<Self>) {
+        loop {
+            self.apply(Event::Tick);
+            self.metrics.observe(&self.lock().pool);
+            self.until_next(self.clock.monotonic()).await;
+        }
+    }
+
+    async fn until_next(&self, last: Duration) {
+        loop {
+            let now = self.clock.monotonic();
+            let at = {
+                let mut core = self.lock();
+                let next = core.pool.next_tick(now).unwrap_or(Duration::MAX);
+                core.tick_at = next.clamp(last + TICK_MIN, last + TICK_MAX);
+                core.tick_at
+            };
+            tokio::select! {
+                () = tokio::time::sleep(at.saturating_sub(now)) => return,
+                () = self.tick_sooner.notified() => {}
+            }
+        }
+    }
+
+    /// After an event. Only a line that begins to wait can be due before what the ticker knew of; a line is watched once at a
+    /// time, so that this is silent while calls come and go.
+    pub(super) fn tick_in_time(&self, core: &mut Core) {
+        if let Some(at) = core.pool.next_watch()
+            && at < core.tick_at
+        {
+            core.tick_at = at;
+            self.tick_sooner.notify_one();
+        }
+    }
+}
