@@ -2,13 +2,14 @@
 # The two commands on a machine that has nothing: makes a minimal Debian 12 root, puts in the Rust toolchain and a clone of this
 # repository, enters it and tries. As root; needs mmdebstrap and git. What was seen: docs/trials.md.
 #
-#   scripts/clean-root.sh [TRIAL…]      all but `test` unless named; each prints a summary, its whole log stays under WORK
+#   scripts/clean-root.sh [TRIAL…]      the first four unless named; each prints a summary, its whole log stays under WORK
 #
 #   run                  `make run` with a root of its own, as on a fresh machine: the printed curl pasted, all examples called, Ctrl-C
 #   chroot               the same in a plain chroot, to whose processes the kernel refuses user namespaces
 #   no-cgroups           the same with no control groups mounted
 #   no-user-namespaces   the same where another user namespace may not be made, as in some containers
 #   test                 `make test`, whole
+#   ci                   `.ci/run`, whole
 #
 # WORK      where the root is made (default: a new directory under /var/tmp, removed at the end)
 # BASE      a root to copy, made by  mmdebstrap --variant=minbase --include=ca-certificates,make bookworm
@@ -78,10 +79,10 @@ isolated() {
 # Enters the root as `trial` wants it, in namespaces that `unshare` has just made, and goes on inside.
 enter() {
     local trial=$1 root=$2
-    # As systemd has it: what a sandbox mounts must not be seen out here even so.
-    mount --make-rshared /
-    if [ "$trial" != chroot ]; then
-        mount --make-rprivate /
+    if [ "$trial" = chroot ]; then
+        # As systemd has it: what the daemon mounts must not be seen out here even so.
+        mount --make-rshared /
+    else
         mount --bind "$root" "$root"
     fi
     mount -t proc proc "$root/proc"
@@ -129,7 +130,8 @@ inside_run() {
     before="$(traces)"
     # A process group of its own, as at a terminal: Ctrl-C goes to all of it.
     set -m
-    make run >"$log" 2>&1 &
+    # Whoever started this script in the background had it ignore Ctrl-C.
+    env --default-signal=INT make run >"$log" 2>&1 &
     local job=$!
     set +m
     until grep -q '^Ctrl-C ends it' "$log"; do
@@ -155,6 +157,8 @@ inside_run() {
     [[ "$code" -eq 130 ]] && grep -q 'faasd::node: stopped' "$log" || fail "it did not end cleanly (code $code)"
     diff <(echo "$before") <(traces) || fail "something is left behind (above)"
     echo "nothing is left behind"
+    echo "doctor says:"
+    target/release/faasd doctor --url "http://$LISTEN" --data-dir .faasd | grep -v '^ok ' || true
     echo "strict says: $(target/release/faasd --isolation strict --listen 127.0.0.1:0 --data-dir /root/strict 2>&1 &
         strict=$!
         sleep 3
@@ -164,13 +168,13 @@ inside_run() {
 
 inside_test() {
     cd /root/faasd
-    timeout "$test_seconds_max" make test
+    timeout "$test_seconds_max" "$@"
 }
 
 summary() {
     local trial=$1 log=$2
     case "$trial" in
-        test) grep -E '^(installed|running|test result|failures:|    [a-z_:]+$|error)' "$log" || tail -n 20 "$log" ;;
+        test | ci) grep -E '^(== |installed|running|test result|failures:|    [a-z_:]+$|error)' "$log" || tail -n 20 "$log" ;;
         *) cat "$log" ;;
     esac
 }
@@ -179,7 +183,8 @@ case "${1:-}" in
     --enter) enter "$2" "$3" ;;
     --inside)
         case "$2" in
-            test) inside_test ;;
+            test) inside_test make test ;;
+            ci) inside_test .ci/run ;;
             *) inside_run ;;
         esac
         exit
