@@ -25,6 +25,8 @@ use super::tasks::Tasks;
 /// Between looks at what has become too old: never more often, never more seldom.
 const TICK_MIN: Duration = Duration::from_millis(10);
 const TICK_MAX: Duration = Duration::from_millis(200);
+/// The same while nothing runs, waits or starts: an idle node sleeps.
+const TICK_IDLE: Duration = Duration::from_secs(1);
 
 /// Why a creation failed.
 #[derive(Debug, Clone)]
@@ -358,13 +360,13 @@ impl Sandboxes {
         loop {
             self.apply(Event::Tick);
             let now = self.clock.monotonic();
-            let next = {
+            let (next, most) = {
                 let core = self.lock();
                 self.metrics.observe(&core.pool);
-                core.pool.next_tick(now)
+                (core.pool.next_tick(now), if core.pool.is_quiet() { TICK_IDLE } else { TICK_MAX })
             };
-            let pause = next.map_or(TICK_MAX, |at| at.saturating_sub(now));
-            tokio::time::sleep(pause.clamp(TICK_MIN, TICK_MAX)).await;
+            let pause = next.map_or(most, |at| at.saturating_sub(now));
+            tokio::time::sleep(pause.clamp(TICK_MIN, most)).await;
         }
     }
 
