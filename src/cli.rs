@@ -89,7 +89,7 @@ async fn speak(command: Command, environment: Environment) -> Result<(), Failure
         Command::Workers(arguments) => resources::workers(arguments).await,
         Command::DeadLetters(arguments) => resources::dead_letters(arguments).await,
         Command::Keys(arguments) => resources::keys(arguments).await,
-        Command::Doctor(arguments) => doctor::run(arguments).await,
+        Command::Doctor(arguments) => doctor::run(arguments, environment).await,
         Command::Config(command) => configuration::run(command, environment),
     }
 }

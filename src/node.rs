@@ -117,6 +117,11 @@ impl Node {
         let registry = prometheus::Registry::new();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let store = Embedded::open_metered(&config.data_dir, &config, clock.clone(), &registry)?;
+        match store.end_abandoned(clock.now()).await {
+            Ok(0) => {}
+            Ok(records) => tracing::warn!(records, "ended calls that the last run left half-way"),
+            Err(error) => tracing::warn!(%error, "calls that the last run left half-way stay open"),
+        }
         let instance = identity::instance(&config.data_dir);
         let listener = bind(&config).await?;
         let address = listener.local_addr().map_err(step("read the listener's address"))?;

@@ -17,4 +17,4 @@ pub mod seccomp;
 mod sys;
 
 pub use driver::LinuxSandboxes;
-pub use sys::inherited;
+pub use sys::{inherited, landlock_version};

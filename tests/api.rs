@@ -1,5 +1,6 @@
 //! What the HTTP API promises, one file for each thing a user comes with. A real daemon answers, with real sandboxes.
 
+mod access;
 mod auth;
 mod bad_archives;
 mod bad_requests;

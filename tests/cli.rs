@@ -2,6 +2,7 @@
 
 mod client;
 mod configuration;
+mod daemon;
 
 use std::process::{Command, Output};
 

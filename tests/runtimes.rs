@@ -1,5 +1,6 @@
 //! What each runtime promises to the code it runs.
 
+mod environment;
 mod examples;
 mod native;
 mod nodejs;

@@ -12,6 +12,7 @@
 //! A change is answered after the commit that holds it. Jobs that are ready and leases live in memory; whoever restarts finds
 //! every job ready again.
 
+mod abandoned;
 mod artifacts;
 mod bus;
 mod cursor;

@@ -23,7 +23,7 @@ pub struct Arguments {
     /// Go on showing what is new
     #[arg(long, short, conflicts_with = "id")]
     follow: bool,
-    /// The whole log of one invocation
+    /// The whole log of one invocation; with its function, also when its result is kept no more
     #[arg(long, value_name = "REQUEST")]
     id: Option<String>,
     /// Only those that ended so: SUCCESS, FAILED, TIMEOUT, CANCELLED, DEAD
@@ -43,7 +43,7 @@ pub struct Arguments {
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let client = Client::new(&arguments.client)?;
     if let Some(id) = &arguments.id {
-        return one(&client, id, arguments.client.json).await;
+        return one(&client, arguments.function.as_deref(), id, arguments.client.json).await;
     }
     let mut shown: HashSet<String> = HashSet::new();
     let mut since = None;
@@ -95,9 +95,15 @@ async fn page(
 }
 
 /// The whole text of one invocation, through the function that it belongs to.
-async fn one(client: &Client, id: &str, json: bool) -> Result<(), Failure> {
-    let record = client.fetch(Call::new("GET", format!("/invocations/{}", escape(id)))).await?;
-    let path = format!("/functions/{}/logs/{}", escape(&cell(&record["functionId"])), escape(id));
+async fn one(client: &Client, function: Option<&str>, id: &str, json: bool) -> Result<(), Failure> {
+    let function = match function {
+        Some(function) => function.to_owned(),
+        None => {
+            let record = client.fetch(Call::new("GET", format!("/invocations/{}", escape(id)))).await?;
+            cell(&record["functionId"])
+        }
+    };
+    let path = format!("/functions/{}/logs/{}", escape(&function), escape(id));
     let log = client.fetch(Call::new("GET", path)).await?;
     if json {
         println!("{}", pretty(&log));

@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tower::ServiceExt;
 
 use super::Controller;
@@ -41,6 +41,8 @@ pub async fn serve(listener: TcpListener, controller: Arc<Controller>, shutdown:
     let mut watched: Vec<(Arc<Activity>, AbortHandle)> = Vec::new();
     let (closing, close) = watch::channel(false);
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
+    // It rests while nobody is connected, and must not make up for that.
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
@@ -58,7 +60,7 @@ pub async fn serve(listener: TcpListener, controller: Arc<Controller>, shutdown:
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
-            _ = sweep.tick() => server.sweep(&mut watched),
+            _ = sweep.tick(), if !watched.is_empty() => server.sweep(&mut watched),
             Some(_) = connections.join_next() => {}
         }
     }

@@ -247,6 +247,12 @@ impl Pool {
         self.waiters.len()
     }
 
+    /// Nothing runs, waits, comes or goes: whatever [`Pool::next_tick`] says can be late without a caller noticing.
+    pub fn is_quiet(&self) -> bool {
+        let Taken { active, starting, ending, .. } = self.taken;
+        active + starting + ending + self.waiters.len() == 0
+    }
+
     /// Sandboxes alive in any way.
     pub fn sandboxes(&self) -> usize {
         self.sandboxes.len()

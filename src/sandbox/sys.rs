@@ -217,6 +217,17 @@ pub fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     .map(drop)
 }
 
+/// The kernel's version of the Landlock interface (landlock_create_ruleset(2)): `ENOSYS` where it is not built in, `EOPNOTSUPP`
+/// where it was left out at boot.
+pub fn landlock_version() -> io::Result<i64> {
+    /// LANDLOCK_CREATE_RULESET_VERSION of <linux/landlock.h>.
+    const VERSION: u32 = 1;
+    // SAFETY: asked for its version, the call wants a null pointer and a size of 0, makes no descriptor and touches no memory.
+    checked(unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<libc::c_void>(), 0_usize, VERSION)
+    })
+}
+
 /// Descriptors in one message; the kernel's bound is 253.
 pub const DESCRIPTORS_MAX: usize = 16;
 

@@ -10,6 +10,8 @@ use super::sandboxes::{Core, Sandboxes};
 /// Between ticks: never more often, never more seldom.
 const TICK_MIN: Duration = Duration::from_millis(10);
 const TICK_MAX: Duration = Duration::from_millis(200);
+/// The same while nothing runs, waits or starts: an idle node sleeps.
+const TICK_QUIET: Duration = Duration::from_secs(1);
 
 impl Sandboxes {
     /// Freezes and ends what is idle for too long, refills, and looks after lines that are stuck; for ever.
@@ -27,7 +29,8 @@ impl Sandboxes {
             let at = {
                 let mut core = self.lock();
                 let next = core.pool.next_tick(now).unwrap_or(Duration::MAX);
-                core.tick_at = next.clamp(last + TICK_MIN, last + TICK_MAX);
+                let most = if core.pool.is_quiet() { TICK_QUIET } else { TICK_MAX };
+                core.tick_at = next.clamp(last + TICK_MIN, last + most);
                 core.tick_at
             };
             tokio::select! {

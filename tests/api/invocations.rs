@@ -129,6 +129,42 @@ async fn one_idempotency_key_is_one_invocation() {
     daemon.run("counter", &json!(1)).header("idempotency-key", &"k".repeat(5000)).send().await.refused(400);
 }
 
+/// However the answer is wanted the first time and the second, it is one invocation.
+#[tokio::test]
+async fn an_idempotency_key_holds_across_the_ways_of_asking() {
+    let daemon = Daemon::start().await;
+    daemon
+        .deploy_python(
+            "f",
+            "import time\ndef handler(event, context):\n    time.sleep(0.3)\n    return context.request_id\n",
+        )
+        .await;
+    let ways = ["sync", "async", "stream"];
+    for first in ways {
+        for second in ways {
+            let key = format!("{first}-{second}");
+            let mut ids = Vec::new();
+            for way in [first, second] {
+                let request = daemon.run("f", &json!(key)).header("idempotency-key", &key);
+                let id = match way {
+                    "sync" => request.send().await.expect(200)["requestId"].as_str().expect("an id").to_owned(),
+                    "async" => accepted(&request.header("x-async", "true").send().await),
+                    _ => {
+                        let last = request.events().await.rest().await.pop().expect("events");
+                        assert_eq!(last.kind, "result", "{key}: {}", last.data);
+                        last.json()["requestId"].as_str().expect("an id").to_owned()
+                    }
+                };
+                ids.push(id);
+            }
+            assert_eq!(ids[0], ids[1], "{key}");
+            let record = daemon.wait_final(&ids[0]).await;
+            assert_eq!((&record["result"], &record["attempt"]), (&json!(ids[0]), &json!(1)), "{key}: {record}");
+        }
+    }
+    assert_eq!(daemon.counted("f", "SUCCESS").await, 9.0);
+}
+
 /// The second comes while the first still runs: it waits for the same invocation instead of starting another.
 #[tokio::test]
 async fn concurrent_requests_with_one_key_share_one_invocation() {

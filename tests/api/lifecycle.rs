@@ -61,6 +61,10 @@ async fn the_sync_answer_is_the_whole_record() {
     for name in ["errorType", "errorMessage", "stackTrace", "exitCode"] {
         assert!(record[name].is_null(), "{name} in {record}");
     }
+    // Right-sizing is for many calls to say: never one call's answer.
+    for name in ["optimizationTip", "recommendedMemoryMb", "estimatedSavings", "llmTokenCount"] {
+        assert!(record.as_object().is_some_and(|record| record.get(name) == Some(&json!(null))), "{name} in {record}");
+    }
     for name in ["durationMs", "handlerDurationMs", "peakMemoryBytes", "cpuUs", "throttledUs", "diskRead", "diskWrite"]
     {
         assert!(record[name].is_number(), "{name} in {record}");
@@ -141,6 +145,30 @@ async fn an_update_serves_the_next_call_and_leaves_the_running_one_alone() {
     assert_eq!((&record["result"], &record["version"]), (&json!("new"), &json!(2)));
     let old = daemon.wait_final(&running).await;
     assert_eq!((&old["result"], &old["version"]), (&json!("old"), &json!(1)));
+}
+
+/// What was accepted before an update or a deletion runs on what it was accepted for, even if it had to wait.
+#[tokio::test]
+async fn accepted_calls_that_wait_outlive_an_update_and_a_deletion() {
+    let daemon = Daemon::with("POOL__CONCURRENCY_MAX", 1).start().await;
+    let slow = "import time\ndef handler(event, context):\n    time.sleep(0.4)\n    return 'old'\n";
+    daemon.deploy_python("f", slow).await;
+    let mut accepted = Vec::new();
+    for _ in 0..3 {
+        accepted.push(daemon.submit("f", &json!({})).await);
+    }
+    daemon.wait_running(&accepted[0]).await;
+    let new = json!({ "code": { "inline": "def handler(event, context):\n    return 'new'\n" } });
+    daemon.request(Method::PATCH, "/functions/f").json(&new).send().await.expect(200);
+    let last = daemon.submit("f", &json!({})).await;
+    daemon.delete("/functions/f").send().await.expect(200);
+    daemon.run("f", &json!({})).send().await.refused(404);
+    for id in &accepted {
+        let record = daemon.wait_final(id).await;
+        assert_eq!((&record["result"], &record["version"]), (&json!("old"), &json!(1)), "{record}");
+    }
+    let record = daemon.wait_final(&last).await;
+    assert_eq!((&record["result"], &record["version"]), (&json!("new"), &json!(2)), "{record}");
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! How the platform is: health, readiness, workers, status, metrics.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::json;
 
 use crate::support::daemon::Daemon;
@@ -11,8 +13,11 @@ async fn health_readiness_and_front_page_answer() {
     let health = daemon.without_key().get("/health").send().await;
     assert!(health.expect(200).is_object());
     let ready = daemon.without_key().get("/ready").send().await;
-    let text = ready.expect(200).to_string();
-    assert!(text.contains("latency"), "each dependency with its latency: {text}");
+    let ready = ready.expect(200);
+    for name in ["store", "queue", "executor"] {
+        let dependency = &ready["dependencies"][name];
+        assert!(dependency["status"] == "up" && dependency["latencyMs"].is_number(), "{name}: {ready}");
+    }
     let front = daemon.without_key().get("/").send().await;
     assert!(front.text().contains("faasd"), "{}", front.text());
     for path in ["/", "/health", "/ready", "/metrics", "/functions", "/nowhere"] {
@@ -69,4 +74,63 @@ async fn metrics_count_calls_by_function_and_outcome() {
     for (function, status, expected) in [("good", "SUCCESS", 5.0), ("bad", "FAILED", 3.0), ("bad", "SUCCESS", 0.0)] {
         assert_eq!(daemon.counted(function, status).await, expected, "{function} {status}:\n{}", samples.0);
     }
+}
+
+/// Type and label names.
+type Described = (String, BTreeSet<String>);
+
+/// The page's tables: name, type and labels of each row.
+fn documented() -> BTreeMap<String, Described> {
+    let page = include_str!("../../docs/metrics.md");
+    let rows = page.lines().filter(|line| line.starts_with("| `faasd_"));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        assert!(!cells[4].is_empty() && !cells[5].is_empty(), "no unit or no meaning: {row}");
+        let labels = cells[3].split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        (cells[1].trim_matches('`').to_owned(), (cells[2].to_owned(), labels))
+    })
+    .collect()
+}
+
+/// The same, of what a daemon shows; a histogram's `le` is its form and not a label.
+fn shown(text: &str) -> BTreeMap<String, Described> {
+    let mut shown = BTreeMap::new();
+    let mut current = String::new();
+    for line in text.lines() {
+        if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|line| line.split_once(' ')) {
+            current = name.to_owned();
+            shown.insert(current.clone(), (kind.to_owned(), BTreeSet::new()));
+        } else if let Some((_, labels)) = line.split_once('{').filter(|_| !line.starts_with('#')) {
+            let names = labels.split("=\"").filter_map(|part| part.rsplit(['"', ',', '{']).next());
+            let names = names.filter(|name| !name.is_empty() && !["le"].contains(name) && !name.contains('}'));
+            shown.get_mut(&current).expect("a TYPE line comes first").1.extend(names.map(str::to_owned));
+        }
+    }
+    shown
+}
+
+#[tokio::test]
+async fn every_metric_is_documented_and_every_documented_one_exists() {
+    let daemon = Daemon::start().await;
+    daemon.deploy_python("f", ECHO).await;
+    daemon.call("f", &json!(1)).await;
+    let job = daemon.submit("f", &json!(1)).await;
+    daemon.wait_final(&job).await;
+    daemon.get("/functions/absent").send().await.refused(404);
+    let (documented, shown) = (documented(), shown(&daemon.metrics().await.0));
+    for (name, of) in &shown {
+        assert_eq!(Some(of), documented.get(name), "{name}: what is shown, and what docs/metrics.md says");
+    }
+    // A series with labels that had no event yet is not shown: its name must at least be in the code.
+    let code = [
+        include_str!("../../src/controller/metrics.rs"),
+        include_str!("../../src/worker/metrics.rs"),
+        include_str!("../../src/adapters/embedded/metrics.rs"),
+    ]
+    .concat();
+    for name in documented.keys().filter(|name| !shown.contains_key(*name)) {
+        let short = name.strip_prefix("faasd_controller_").unwrap_or(name);
+        assert!(code.contains(&format!("\"{short}\"")), "{name} is documented and does not exist");
+    }
+    assert!(shown.len() > 25, "only {} metrics: {shown:?}", shown.len());
 }

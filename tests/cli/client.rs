@@ -215,6 +215,28 @@ fn the_key_of_the_data_directory_is_used_without_another() {
     assert!(canned.seen.recv().expect("a request").head.contains("x-api-key: from-the-file"));
 }
 
+/// The trial says what the daemon would: where it makes sandboxes (as these tests need), so can doctor, beside it.
+#[test]
+fn doctor_makes_a_sandbox_on_trial_and_leaves_nothing() {
+    assert!(nix::unistd::geteuid().is_root(), "needs root, to make real sandboxes: run `make test` as root");
+    let vars = [("FAASD_SANDBOX__CGROUP_PREFIX", "faasd-doctor-test")];
+    let output = faasd(&["doctor", "--json", "--url", "http://127.0.0.1:1"], &vars);
+    let answer: serde_json::Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+    let trial = answer["checks"].as_array().and_then(|all| all.iter().find(|check| check["name"] == "sandbox"));
+    let trial = trial.unwrap_or_else(|| panic!("no trial in {answer}"));
+    assert_ne!(trial["state"], "missing", "{trial}");
+    for found in ["/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified", "/sys/fs/cgroup"] {
+        let group = std::path::Path::new(found).join("faasd-doctor-test");
+        let left =
+            std::fs::read_dir(&group).map_or(0, |entries| entries.flatten().filter(|e| e.path().is_dir()).count());
+        assert_eq!(left, 0, "groups are left below {}", group.display());
+        let _ = std::fs::remove_dir(&group);
+    }
+    let broken = faasd(&["doctor", "--json", "--url", "http://127.0.0.1:1"], &[("FAASD_POOL__SANDBOXES_MAX", "0")]);
+    assert_eq!(broken.status.code(), Some(1));
+    assert!(stdout(&broken).contains("pool.sandboxes_max"), "{}", stdout(&broken));
+}
+
 #[test]
 fn doctor_tells_programs_too() {
     let output = faasd(&["doctor", "--json", "--url", "http://127.0.0.1:1"], &[]);
@@ -222,7 +244,14 @@ fn doctor_tells_programs_too() {
     let checks = answer["checks"].as_array().expect("checks");
     let missing = checks.iter().any(|check| check["state"] == "missing");
     assert_eq!(output.status.code(), Some(i32::from(missing)));
-    for name in ["cgroups", "seccomp", "landlock", "runtime python", "daemon", "data directory", "free disk"] {
+    for check in checks {
+        assert_eq!(check["state"] == "good", check["mend"].is_null(), "what is not good says how to mend it: {check}");
+    }
+    // No daemon answers, which is weak at least.
+    let strict = faasd(&["doctor", "--strict", "--url", "http://127.0.0.1:1"], &[]);
+    assert_eq!(strict.status.code(), Some(1), "{}", stdout(&strict));
+    for name in ["cgroups", "sandbox", "seccomp", "landlock", "runtime python", "daemon", "data directory", "free disk"]
+    {
         assert!(
             checks.iter().any(|check| check["name"].as_str().is_some_and(|n| n.starts_with(name))),
             "{name} is missing"

@@ -215,6 +215,37 @@ async fn a_restart_keeps_functions_records_and_keys() {
     }
 }
 
+/// Nothing was promised to a synchronous caller whose daemon died; but what its key left in the store comes to an end, and the
+/// key is good for another try.
+#[tokio::test]
+async fn a_keyed_call_cut_off_by_kill_9_is_ended_at_the_next_start_and_may_be_sent_again() {
+    let mut daemon = Daemon::start().await;
+    daemon
+        .deploy_python("f", "import time\ndef handler(event, context):\n    time.sleep(event['s'])\n    return 1\n")
+        .await;
+    let call = daemon.run("f", &json!({ "s": 1.5 })).header("idempotency-key", "k");
+    let cut_off = tokio::spawn(call.try_send());
+    let open = loop {
+        let open = daemon.list_all("/logs?status=QUEUED", 10).await;
+        if !open.is_empty() {
+            break open;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    daemon.restart().await;
+    assert!(cut_off.await.expect("no panic").is_err(), "the connection died with the daemon");
+
+    let id = open[0]["requestId"].as_str().expect("an id");
+    let ended = daemon.status(id).await;
+    assert_eq!((&ended["status"], &ended["errorType"]), (&json!("FAILED"), &json!("PlatformError")), "{ended}");
+    for status in ["QUEUED", "RUNNING"] {
+        assert_eq!(daemon.list_all(&format!("/logs?status={status}"), 10).await.len(), 0, "{status}");
+    }
+    let again = daemon.run("f", &json!({ "s": 1.5 })).header("idempotency-key", "k").send().await.expect(200);
+    assert_eq!(again["status"], "SUCCESS", "{again}");
+    assert_ne!(again["requestId"], id);
+}
+
 /// Two daemons over one data directory would both run every job.
 #[tokio::test]
 async fn a_data_directory_serves_one_daemon_at_a_time() {

@@ -156,6 +156,15 @@ async fn files_left_in_output_are_kept_and_gone_before_the_next_call() {
         .collect();
     files.sort();
     assert_eq!(files, [("a.txt".to_owned(), 5), ("sub/b.bin".to_owned(), 1000)]);
+    let id = record["requestId"].as_str().expect("an id");
+    let file = async |name: &str| daemon.get(&format!("/invocations/{id}/files/{name}")).send().await;
+    assert_eq!(file("a.txt").await.text(), "hello");
+    let binary = file("sub/b.bin").await;
+    assert_eq!((binary.status, binary.body.len()), (200, 1000));
+    assert_eq!(binary.header("content-disposition"), Some("attachment"), "never shown as a page of ours");
+    for absent in ["b.bin", "sub", "sub/..%2Fa.txt", "%2Fetc%2Fpasswd"] {
+        file(absent).await.refused(404);
+    }
     let next = daemon.call("f", &json!(false)).await;
     assert_eq!((&next["result"], &next["outputFiles"]), (&json!([]), &json!([])), "{next}");
 }

@@ -1,8 +1,15 @@
 //! Interpreters and compilers: whether they run, which version, and where they really are behind shims and links.
 
-use std::process::{Command, Stdio};
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use super::Check;
+
+/// A program that does not tell its version within ten seconds is as good as absent.
+const LOOKS_MAX: u32 = 500;
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+const LINE_BYTES_MAX: u64 = 64 * 1024;
 
 /// What a runtime needs of the host.
 struct Program {
@@ -63,16 +70,45 @@ fn check(program: &Program) -> Check {
     Check::good(&name, format!("{version}, {}", place.unwrap_or_else(|| "its real path is unknown".to_owned())))
 }
 
-/// The first line that a command prints, if it succeeds.
+/// The first line that a command prints, if it succeeds in time.
 fn first_line(command: &str, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(command).args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).lines().next().map(|line| line.trim().to_owned());
-    text.filter(|line| output.status.success() && !line.is_empty())
+    let mut command = Command::new(command);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().ok()?;
+    let succeeded = ends_well(&mut child);
+    if !succeeded {
+        // It may be over already; either way it is reaped here.
+        let _ = child.kill();
+        let _ = child.wait();
+        return None;
+    }
+    let mut text = String::new();
+    child.stdout.take()?.take(LINE_BYTES_MAX).read_to_string(&mut text).ok()?;
+    text.lines().next().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty())
+}
+
+/// Whether the command succeeds within [`LOOKS_MAX`] looks. One that prints more than a pipe holds never ends, and so does not.
+fn ends_well(child: &mut Child) -> bool {
+    for _ in 0..LOOKS_MAX {
+        match child.try_wait() {
+            Ok(None) => std::thread::sleep(LOOK_EVERY),
+            Ok(Some(status)) => return status.success(),
+            Err(_) => return false,
+        }
+    }
+    false
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_command_the_first_line_counts_if_it_succeeds() {
+        assert_eq!(first_line("sh", &["-c", "echo one; echo two"]).as_deref(), Some("one"));
+        assert_eq!(first_line("sh", &["-c", "echo one; exit 1"]), None);
+        assert_eq!(first_line("sh", &["-c", "true"]), None);
+    }
 
     #[test]
     fn a_program_that_is_not_there_is_named_with_its_package() {

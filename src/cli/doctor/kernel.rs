@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::unistd::Uid;
 
 use super::Check;
+use crate::sandbox::landlock_version;
 
 /// What sandboxes are put in: the kernel's name below `/proc/self/ns` and the sysctl that may forbid it.
 const NAMESPACES: [(&str, &str); 7] = [
@@ -68,15 +70,19 @@ pub(super) fn seccomp() -> Check {
     }
 }
 
+/// By the system call: `/sys/kernel/security` is not mounted everywhere.
 pub(super) fn landlock() -> Check {
-    const MEND: &str = "boot a kernel of 5.13 or later with CONFIG_SECURITY_LANDLOCK and `landlock` in its lsm= list";
-    match read("/sys/kernel/security/lsm") {
-        Some(modules) if modules.split(',').any(|module| module == "landlock") => Check::good("landlock", "active"),
-        Some(modules) => Check::weak("landlock", format!("not among the active modules: {modules}"), MEND),
-        None => Check::weak(
+    match landlock_version() {
+        Ok(version) => Check::good("landlock", format!("version {version} of its interface")),
+        Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => Check::weak(
             "landlock",
-            "can't be told: securityfs is not mounted",
-            "mount -t securityfs none /sys/kernel/security, then ask again",
+            "in the kernel, but not switched on",
+            "add `landlock` to the lsm= list of the kernel's command line",
+        ),
+        Err(error) => Check::weak(
+            "landlock",
+            format!("not in this kernel: {error}"),
+            "boot a kernel of 5.13 or later with CONFIG_SECURITY_LANDLOCK",
         ),
     }
 }

@@ -44,7 +44,7 @@ pub async fn ready(State(controller): Shared) -> Answer {
     let queue = probe(&controller, async { controller.queue.backlog().await.map(drop) }).await;
     let view = controller.executor.view();
     let up = view.state == WorkerState::Active && view.capacity > 0;
-    let executor = json!({ "status": if up { "up" } else { "down" }, "latency_ms": 0.0, "capacity": view.capacity });
+    let executor = json!({ "status": if up { "up" } else { "down" }, "latencyMs": 0.0, "capacity": view.capacity });
     let draining = controller.is_draining();
     let all = store.0 && queue.0 && up && !draining;
     let body = json!({
@@ -65,7 +65,7 @@ async fn probe<E: std::fmt::Display>(
     if let Ok(Err(error)) = answer {
         tracing::warn!(%error, "a dependency does not answer its probe");
     }
-    (up, json!({ "status": if up { "up" } else { "down" }, "latency_ms": latency_ms }))
+    (up, json!({ "status": if up { "up" } else { "down" }, "latencyMs": latency_ms }))
 }
 
 pub async fn status(State(controller): Shared, caller: Caller) -> Answer {
@@ -87,7 +87,8 @@ pub async fn status(State(controller): Shared, caller: Caller) -> Answer {
         "workers": controller.workers(),
         "queue": backlog,
         "functions": functions,
-        "invocations": invocations,
+        // Of synchronous calls: what became of the others is in the records and in the worker's metrics.
+        "syncInvocations": invocations,
         "asyncAccepted": controller.metrics.async_accepted.get(),
     }))
 }
