@@ -22,7 +22,12 @@ async fn submit_all(daemon: &Daemon, jobs: usize) -> Vec<String> {
 
 #[tokio::test]
 async fn kill_9_with_two_hundred_accepted_jobs_loses_none_and_leaves_nothing() {
-    let mut daemon = Daemon::with("QUEUE__VISIBILITY_S", 3).set("QUEUE__BACKOFF_MS", 100).start().await;
+    // Fewer at once than there are jobs, so that some still wait when the daemon dies.
+    let mut daemon = Daemon::with("QUEUE__VISIBILITY_S", 3)
+        .set("QUEUE__BACKOFF_MS", 100)
+        .set("POOL__CONCURRENCY_MAX", 16)
+        .start()
+        .await;
     let source = "import time\ndef handler(event, context):\n    time.sleep(0.3)\n    return event['i']\n";
     daemon.deploy_python("work", source).await;
     let ids = submit_all(&daemon, JOBS).await;
