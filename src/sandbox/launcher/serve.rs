@@ -196,7 +196,14 @@ impl Launcher {
         if self.setup.user_namespace {
             flags |= libc::CLONE_NEWUSER;
         }
-        match sys::clone3(flags as u64, v2.as_ref().map(AsFd::as_fd)).step("clone into new namespaces")? {
+        let cloned = sys::clone3(flags as u64, v2.as_ref().map(AsFd::as_fd));
+        let step = match &cloned {
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                "clone into new namespaces (a limit of user.max_*_namespaces is reached)"
+            }
+            _ => "clone into new namespaces",
+        };
+        match cloned.step(step)? {
             Cloned::Child => {
                 drop(go_write);
                 child::run(plan)
