@@ -1,14 +1,29 @@
 //! What fails is tried again, then listed, looked at and replayed; what is old goes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::daemon::{Builder, Daemon};
 use crate::support::platform::{ECHO, accepted, is_final};
 
+/// Far longer than a commit takes.
+const LETTER_LIMIT: Duration = Duration::from_secs(10);
+
 fn quick_retries() -> Builder {
     Daemon::with("QUEUE__BACKOFF_MS", 100).set("QUEUE__BACKOFF_MAX_MS", 300)
+}
+
+/// The record says DEAD first; its letter follows.
+async fn wait_for_letter(daemon: &Daemon) -> Vec<Value> {
+    let since = Instant::now();
+    loop {
+        let letters = daemon.list_all("/dead-letters", 10).await;
+        if !letters.is_empty() || since.elapsed() > LETTER_LIMIT {
+            return letters;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]
@@ -23,7 +38,7 @@ async fn a_job_that_keeps_failing_is_dead_after_three_attempts_listed_and_replay
     assert_eq!(record["errorType"], "FunctionError");
     assert!(record["errorMessage"].as_str().is_some_and(|message| message.contains("not today")), "{record}");
 
-    let letters = daemon.list_all("/dead-letters", 10).await;
+    let letters = wait_for_letter(&daemon).await;
     assert_eq!(letters.len(), 1, "{letters:?}");
     let text = letters[0].to_string();
     assert!(text.contains(&id), "{text}");

@@ -239,7 +239,8 @@ async function importModule(file) {
       return require(file);
     } catch (error) {
       const needsImport = error?.code === 'ERR_REQUIRE_ASYNC_MODULE' || error?.code === 'ERR_REQUIRE_ESM';
-      if (!needsImport) throw error;
+      const isMistaken = error instanceof SyntaxError && MODULE_SYNTAX_REFUSED.test(error.message) && tellModules();
+      if (!needsImport && !isMistaken) throw error;
     }
   }
   try {
@@ -248,6 +249,23 @@ async function importModule(file) {
     if (error instanceof SyntaxError) addPlace(error, file);
     throw error;
   }
+}
+
+/** What a parser for CommonJS says of a module. */
+const MODULE_SYNTAX_REFUSED = /^(Cannot use import statement outside a module|Unexpected token 'export'|Cannot use 'import\.meta')/;
+
+/** Before 20.19 Node takes a .js file of no declared type for CommonJS; from here on it goes by what the file says, as later ones do. */
+function tellModules() {
+  const { register } = require('module');
+  if (!register || process.features.require_module) return false;
+  const hook = `import { readFileSync } from 'node:fs';
+    const says = /^\\s*(?:export\\b|import\\b(?!\\s*\\())/m;
+    export function load(url, context, next) {
+      const isMistaken = context.format === 'commonjs' && url.endsWith('.js') && says.test(readFileSync(new URL(url), 'utf8'));
+      return next(url, isMistaken ? { ...context, format: 'module' } : context);
+    }`;
+  register(`data:text/javascript,${encodeURIComponent(hook)}`);
+  return true;
 }
 
 /** The `type` of the nearest package.json. */
