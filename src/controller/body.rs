@@ -27,8 +27,11 @@ pub async fn read(
     what: &str,
 ) -> Result<Bytes, ApiError> {
     let announced = content_length(headers);
-    if announced.is_some_and(|bytes| bytes > limit) {
-        discard(body).await;
+    if let Some(bytes) = announced.filter(|bytes| *bytes > limit) {
+        // More than would be thrown away meets its end anyway: better at once.
+        if bytes <= DISCARD_BYTES_MAX {
+            discard(body).await;
+        }
         return Err(ApiError::too_large(what, limit));
     }
     match tokio::time::timeout(within, collect(&mut body, announced.unwrap_or(0), limit)).await {
