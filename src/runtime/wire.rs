@@ -166,6 +166,9 @@ pub struct ResultMeta {
     pub handler_us: u64,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub llm_tokens: Option<u64>,
+    /// From the native runner: its program asks for calls, and stays between them.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub serving: bool,
 }
 
 #[cfg(test)]

@@ -100,39 +100,46 @@ impl LinuxSandbox {
         tokio::time::timeout(CLOSED_WAIT, self.process.wait()).await.ok().map(|ended| ended.exit)
     }
 
-    /// Whether something runs that did not run before the call.
-    async fn leftovers(&self) -> Result<(), &'static str> {
-        let at_rest = self.tasks_at_rest.load(Ordering::Relaxed);
-        let is_clean = || self.process.group.tasks_alive().is_none_or(|alive| alive <= at_rest);
-        if is_clean() {
+    /// Whether something runs that did not run before the call. `serving`: a native program is to stay.
+    async fn leftovers(&self, serving: bool) -> Result<(), &'static str> {
+        if self.is_at_rest(serving) {
             return Ok(());
         }
         for wait in LEFTOVER_WAITS {
             tokio::time::sleep(wait).await;
-            if is_clean() {
+            if self.is_at_rest(serving) {
                 return Ok(());
             }
         }
-        match self.kind {
-            // Programs like Go's start threads as they need them, and those are no second call's business.
-            SandboxKind::Runtime(Runtime::Provided | Runtime::Go | Runtime::Cpp)
-                if self.process.group.processes() <= NATIVE_PROCESSES_MAX =>
-            {
-                Ok(())
-            }
-            _ => Err("leftover_process"),
+        Err("leftover_process")
+    }
+
+    fn is_at_rest(&self, serving: bool) -> bool {
+        let group = &self.process.group;
+        let Some(alive) = group.tasks_alive() else { return true };
+        if alive <= self.tasks_at_rest.load(Ordering::Relaxed) {
+            return true;
         }
+        // Programs like Go's start threads as they need them, and those are no second call's business: there, processes count.
+        let is_native = matches!(self.kind, SandboxKind::Runtime(Runtime::Provided | Runtime::Go | Runtime::Cpp));
+        let at_rest = is_native && group.processes() <= NATIVE_PROCESSES + usize::from(serving);
+        if at_rest {
+            self.tasks_at_rest.store(alive, Ordering::Relaxed);
+        }
+        at_rest
     }
 
     async fn report(&self, state: &mut State, exchange: Exchange, id: &str, began: Instant) -> Report {
         let mut handler_us = 0;
         let mut llm_token_count = None;
+        let mut serving = false;
         let mut reusable = Ok(());
         let ending = match exchange.answer {
             Answer::Frame { kind: Kind::Result, meta, body } => match serde_json::from_slice::<ResultMeta>(&meta) {
                 Ok(meta) if meta.id == id => {
                     handler_us = meta.handler_us;
                     llm_token_count = meta.llm_tokens;
+                    serving = meta.serving;
                     match meta.error {
                         None => Ending::Returned(body),
                         Some(error) => Ending::Raised { failure: failure(error), exit_code: meta.exit_code },
@@ -167,7 +174,7 @@ impl LinuxSandbox {
         let killed_for_memory = readings.oom_kills > state.last.oom_kills;
         state.last = readings;
         if reusable.is_ok() {
-            reusable = self.leftovers().await;
+            reusable = self.leftovers(serving).await;
         }
         let ending = match ending {
             Ending::Raised { .. } if killed_for_memory => {
@@ -202,8 +209,8 @@ impl LinuxSandbox {
     }
 }
 
-/// First process, runner, and the program it runs.
-const NATIVE_PROCESSES_MAX: usize = 3;
+/// First process and runner; a program that serves is one more.
+const NATIVE_PROCESSES: usize = 2;
 
 fn violated(reusable: &mut Result<(), &'static str>, how: String) -> Ending {
     *reusable = Err("protocol");

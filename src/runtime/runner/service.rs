@@ -300,7 +300,9 @@ impl Service {
             Err(error) => (Some(error), Vec::new()),
         };
         let handler_us = u64::try_from(call.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        Ok(self.daemon.result(ResultMeta { id: call.id, error, exit_code, handler_us, llm_tokens: None }, &body)?)
+        let serving = self.life == Life::Server;
+        let meta = ResultMeta { id: call.id, error, exit_code, handler_us, llm_tokens: None, serving };
+        Ok(self.daemon.result(meta, &body)?)
     }
 
     // --- the program
