@@ -55,25 +55,29 @@ renew_clone() {
     cp "$script" "$root/root/clean-root.sh"
 }
 
-# Runs `enter` in namespaces of its own; bounded by the trial's own bounds.
+# Runs `enter` in namespaces of its own; bounded by the trial's own bounds. In the background, so that a signal finds us at once: the
+# first process of a pid namespace, and who waits for it, heed nothing but SIGKILL.
 isolated() {
-    local trial=$1 root=$2
+    local trial=$1 root=$2 code=0
     local enter=(unshare --mount --pid --fork --kill-child --uts --ipc "$script" --enter "$trial" "$root")
-    if [ "$trial" != no-user-namespaces ]; then
-        "${enter[@]}"
-        return
+    if [ "$trial" = no-user-namespaces ]; then
+        # A user namespace with the same ids, in which the kernel's limit on further ones can be set for this trial alone.
+        local gate="$work/gate"
+        rm -f "$gate" && mkfifo "$gate"
+        # shellcheck disable=SC2016
+        unshare --user bash -c 'read -r _ <"$0"; exec "$@"' "$gate" "${enter[@]}" &
+        trial_pid=$!
+        while [ "$(readlink "/proc/$trial_pid/ns/user")" = "$(readlink /proc/self/ns/user)" ]; do sleep 0.01; done
+        echo "0 0 4294967295" >"/proc/$trial_pid/uid_map"
+        echo "0 0 4294967295" >"/proc/$trial_pid/gid_map"
+        echo go >"$gate"
+    else
+        "${enter[@]}" &
+        trial_pid=$!
     fi
-    # A user namespace with the same ids, in which the kernel's limit on further ones can be set for this trial alone.
-    local gate="$work/gate" pid
-    rm -f "$gate" && mkfifo "$gate"
-    # shellcheck disable=SC2016
-    unshare --user bash -c 'read -r _ <"$0"; exec "$@"' "$gate" "${enter[@]}" &
-    pid=$!
-    while [ "$(readlink "/proc/$pid/ns/user")" = "$(readlink /proc/self/ns/user)" ]; do sleep 0.01; done
-    echo "0 0 4294967295" >"/proc/$pid/uid_map"
-    echo "0 0 4294967295" >"/proc/$pid/gid_map"
-    echo go >"$gate"
-    wait "$pid"
+    wait "$trial_pid" || code=$?
+    trial_pid=
+    return "$code"
 }
 
 # Enters the root as `trial` wants it, in namespaces that `unshare` has just made, and goes on inside.
@@ -193,12 +197,20 @@ esac
 
 work="${WORK:-$(mktemp -d /var/tmp/faasd-clean-root.XXXXXX)}"
 mkdir -p "$work"
-# A trial that failed ended its daemon by force, which leaves empty groups.
+trial_pid=
+# A trial that failed, or is ended here, ends its daemon by force, which leaves empty groups.
 end() {
+    if [ -n "$trial_pid" ]; then
+        kill -KILL "$trial_pid" 2>/dev/null || true
+        wait "$trial_pid" 2>/dev/null || true
+        sleep 1
+    fi
     find /sys/fs/cgroup -depth -path "*/$prefix*" -type d -exec rmdir {} + 2>/dev/null || true
     [ -n "${WORK:-}" ] || rm -rf --one-file-system "$work"
 }
 trap end EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 trials=("$@")
 [ $# -gt 0 ] || trials=(run chroot no-cgroups no-user-namespaces)
 

@@ -1,6 +1,6 @@
 //! `faasd doctor`: what this machine offers, what it lacks, and the way to mend each.
 //!
-//! They come in pieces, one per subject. Those of [`checks`] read and change nothing; the trial makes a sandbox the way the
+//! They come in pieces, one per subject. Those of [`checks`] read and change nothing; the `trial` makes a sandbox the way the
 //! daemon does, and takes it away again: whatever the single checks may have missed shows there.
 
 mod backends;
