@@ -37,7 +37,7 @@ const COLD: [Cold; 5] = [
         goal: "≤ 1.5 / 4 ms",
     },
     Cold {
-        name: "cold python, zygote fork",
+        name: "cold python, interpreter booted for the call",
         runtime: "python",
         prewarmed: "0",
         start_type: "COLD",
