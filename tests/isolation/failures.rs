@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::daemon::{Builder, Daemon};
+use crate::support::platform::inline;
 
 fn short_grace() -> Builder {
     Daemon::with("SANDBOX__GRACE_MS", 500)
@@ -237,4 +238,22 @@ fn bytes_below(dir: &std::path::Path) -> u64 {
         Err(_) => 0,
     });
     sizes.sum()
+}
+
+/// A program that runs once per call may not leave anything running either: its sandbox serves no second call then.
+#[tokio::test]
+async fn what_a_program_leaves_running_ends_its_sandbox() {
+    let daemon = Daemon::start().await;
+    let source = "#include <unistd.h>\n#include <cstdio>\nint main() {\n  if (fork() == 0) { setsid(); sleep(60); return 0; }\n  \
+                  puts(\"{\\\"ok\\\":1}\");\n}\n";
+    daemon.post("/functions", &inline("leaves", "cpp", source)).send().await.expect(201);
+    for _ in 0..3 {
+        let record = daemon.call("leaves", &json!({})).await;
+        assert_eq!((&record["status"], &record["result"]["ok"]), (&json!("SUCCESS"), &json!(1)), "{record}");
+        assert_ne!(record["startType"], "WARM", "{record}");
+    }
+    let tidy = "#include <cstdio>\nint main() { puts(\"{\\\"ok\\\":1}\"); }\n";
+    daemon.post("/functions", &inline("tidy", "cpp", tidy)).send().await.expect(201);
+    daemon.call("tidy", &json!({})).await;
+    assert_eq!(daemon.call("tidy", &json!({})).await["startType"], "WARM");
 }
