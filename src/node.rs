@@ -128,6 +128,7 @@ impl Node {
         let sandboxes =
             LinuxSandboxes::open(config.clone(), &instance, &surroundings.executable, &surroundings.path).await?;
         let sandboxes = Arc::new(sandboxes);
+        sandboxes.register(&registry);
         let packages = Arc::new(ZipPackages::new(config.limits.clone()));
         let worker = Worker::new(
             WorkerPorts {

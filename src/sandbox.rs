@@ -17,4 +17,5 @@ pub mod seccomp;
 mod sys;
 
 pub use driver::LinuxSandboxes;
-pub use sys::{inherited, landlock_version};
+pub use sys::inherited;
+pub use sys::landlock::landlock_version;

@@ -1,6 +1,9 @@
 //! That code in a sandbox sees and harms nothing but its own, and that what it used is measured.
 
+mod calls;
 mod failures;
+mod needs;
+mod proc;
 mod surroundings;
 mod usage;
 mod walls;

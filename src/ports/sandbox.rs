@@ -43,10 +43,15 @@ pub struct Exit {
     pub signal: Option<i32>,
     /// The kernel killed it for want of memory.
     pub out_of_memory: bool,
+    /// The system call for which it was ended: one that no honest program makes.
+    pub forbidden_call: Option<&'static str>,
 }
 
 impl std::fmt::Display for Exit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(name) = self.forbidden_call {
+            return write!(f, "killed: it made the forbidden system call {name}");
+        }
         match (self.out_of_memory, self.signal, self.code) {
             (true, ..) => f.write_str("out of memory"),
             (_, Some(signal), _) => write!(f, "killed by signal {signal}"),

@@ -16,6 +16,7 @@ use super::interpreters::Interpreters;
 use super::launch::LauncherHandle;
 use super::launcher::protocol::{Root, Setup, Start};
 use super::process::{Process, Spawned};
+use super::seccomp;
 use crate::config::{Config, Isolation};
 use crate::domain::function::Runtime;
 use crate::domain::ids::SandboxId;
@@ -45,6 +46,8 @@ pub struct LinuxSandboxes {
 pub struct Shared {
     pub config: Arc<Config>,
     pub launcher: LauncherHandle,
+    /// System calls that sandboxes were refused.
+    pub refused: seccomp::Counters,
     layout: Layout,
     slots: Mutex<Slots>,
 }
@@ -122,12 +125,12 @@ impl Shared {
         spawning.await.unwrap_or(Err(SandboxError::Cancelled))
     }
 
-    /// Makes a sandbox that does nothing, to see whether it can be done.
-    async fn try_one(self: &Arc<Self>) -> Result<(), SandboxError> {
+    /// Makes a sandbox that does nothing, to see whether it can be done. Whether its refused system calls were told.
+    async fn try_one(self: &Arc<Self>) -> Result<bool, SandboxError> {
         let spawned = self.spawn("trial", Root::Run, GENERIC_MEMORY_MB, vec!["/bin/true".to_owned()]).await?;
         let exit = tokio::time::timeout(TRIAL_TIMEOUT, spawned.process.wait()).await;
         match exit {
-            Ok(ended) if ended.exit.code == Some(0) => Ok(()),
+            Ok(ended) if ended.exit.code == Some(0) => Ok(spawned.is_counted),
             Ok(ended) => Err(SandboxError::Ended(ended.exit)),
             Err(_) => Err(SandboxError::Failed { step: "try a sandbox", cause: "it does not end".to_owned() }),
         }
@@ -228,13 +231,24 @@ impl LinuxSandboxes {
         setup: Setup,
     ) -> Result<(Arc<Shared>, JoinHandle<()>), SandboxError> {
         let (launcher, task) = LauncherHandle::start(setup).await?;
-        let shared = Shared { config: config.clone(), launcher, layout: layout.clone(), slots: Mutex::default() };
-        let shared = Arc::new(shared);
-        if let Err(error) = shared.try_one().await {
-            // It ends what is in the groups: another may only begin when it is gone.
-            shared.launcher.close().await;
-            let _ = task.await;
-            return Err(error);
+        let shared = Arc::new(Shared {
+            config: config.clone(),
+            launcher,
+            refused: seccomp::Counters::default(),
+            layout: layout.clone(),
+            slots: Mutex::default(),
+        });
+        match shared.try_one().await {
+            Ok(true) => {}
+            Ok(false) => tracing::warn!(
+                "refused system calls are not counted: another seccomp listener is in force, or the kernel is older than 5.0"
+            ),
+            Err(error) => {
+                // It ends what is in the groups: another may only begin when it is gone.
+                shared.launcher.close().await;
+                let _ = task.await;
+                return Err(error);
+            }
         }
         Ok((shared, task))
     }
@@ -242,6 +256,11 @@ impl LinuxSandboxes {
     /// What is weaker here than it should be, a sentence each.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// Has `registry` show what is counted here.
+    pub fn register(&self, registry: &prometheus::Registry) {
+        self.shared.refused.register(registry);
     }
 
     pub fn interpreters(&self) -> &Interpreters {

@@ -62,7 +62,7 @@ impl LinuxSandbox {
         kind: SandboxKind,
         compiler: Option<PathBuf>,
     ) -> Result<Self, SandboxError> {
-        let Spawned { process, mut channel, output, slot } = spawned;
+        let Spawned { process, mut channel, output, slot, .. } = spawned;
         let timeout = Duration::from_millis(shared.config.sandbox.start_timeout_ms);
         let bounds = Bounds { body_bytes: 0, output_bytes: 4096, log_bytes: 0 };
         let gone = async {

@@ -32,14 +32,23 @@ enum Order {
 }
 
 enum Ask {
-    Start(Box<Start>, Vec<OwnedFd>, Answer<(i32, OwnedFd)>),
+    Start(Box<Start>, Vec<OwnedFd>, Answer<Started>),
     Mount { slot: u32, code: PathBuf, answer: Answer<()> },
     Release { slot: u32 },
 }
 
 enum Pending {
-    Start(Answer<(i32, OwnedFd)>),
+    Start(Answer<Started>),
     Mount(Answer<()>),
+}
+
+/// A sandbox that the launcher made, once its runtime has begun.
+pub struct Started {
+    /// Of the first process.
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    /// Where its refused system calls are told; absent where the kernel or a container above allows no listener.
+    pub listener: Option<OwnedFd>,
 }
 
 /// Speaks to whichever launcher lives. Cheap to clone.
@@ -62,8 +71,7 @@ impl LauncherHandle {
         Ok((Self { orders }, task))
     }
 
-    /// The pid and pidfd of the sandbox's first process, once the runtime has begun.
-    pub async fn start_sandbox(&self, start: Start, fds: Vec<OwnedFd>) -> Result<(i32, OwnedFd), SandboxError> {
+    pub async fn start_sandbox(&self, start: Start, fds: Vec<OwnedFd>) -> Result<Started, SandboxError> {
         let (answer, told) = oneshot::channel();
         self.order(Order::Ask(Ask::Start(Box::new(start), fds, answer))).await?;
         told.await.unwrap_or_else(|_| Err(failed("start a sandbox", "the launcher died")))
@@ -233,11 +241,12 @@ fn request_of(ask: Ask, pending: &mut HashMap<u32, Pending>) -> (Request, Vec<Ow
     }
 }
 
-fn settle(pending: &mut HashMap<u32, Pending>, reply: Reply, mut fds: Vec<OwnedFd>) {
+fn settle(pending: &mut HashMap<u32, Pending>, reply: Reply, fds: Vec<OwnedFd>) {
     match reply {
         Reply::Started { slot, pid } => {
-            if let (Some(Pending::Start(answer)), Some(pidfd)) = (pending.remove(&slot), fds.pop()) {
-                let _ = answer.send(Ok((pid, pidfd)));
+            let mut fds = fds.into_iter();
+            if let (Some(Pending::Start(answer)), Some(pidfd)) = (pending.remove(&slot), fds.next()) {
+                let _ = answer.send(Ok(Started { pid, pidfd, listener: fds.next() }));
             }
         }
         Reply::Mounted { slot } => {

@@ -7,15 +7,19 @@
 //!
 //! ```text
 //! daemon → Setup                                   launcher → Ready | Failed
-//! daemon → Start{slot, …} + descriptors            launcher → Started{slot, pid} + pidfd | Failed{slot, …}
+//! daemon → Start{slot, …} + descriptors            launcher → Started{slot, pid} + pidfd, listener | Failed{slot, …}
 //! daemon → Mount{slot, code}                       launcher → Mounted{slot} | Failed{slot, …}
 //! daemon → Release{slot}   (the sandbox has ended; no answer)
 //! ```
 
 mod child;
+mod first;
+mod landlock;
 mod namespace;
+mod proc;
 pub mod protocol;
 mod serve;
 mod template;
+mod time;
 
 pub use serve::main;

@@ -1,7 +1,7 @@
 //! The processes of one sandbox, from outside: made through the launcher, watched until nothing is left, then cleaned up after.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
@@ -10,12 +10,14 @@ use nix::unistd::pipe2;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::cgroup::{Group, Readings};
 use super::channel::Channel;
 use super::driver::Shared;
+use super::launch::Started;
 use super::launcher::protocol::Start;
-use super::{files, sys};
+use super::{files, seccomp, sys};
 use crate::ports::sandbox::{Exit, SandboxError};
 
 /// Between SIGKILL and the last process gone; longer only if one hangs in the kernel.
@@ -46,6 +48,17 @@ pub struct Spawned {
     /// Its `/output`, unless it ended at once.
     pub output: Option<files::Output>,
     pub slot: u32,
+    /// Whether its refused system calls are told and counted.
+    pub is_counted: bool,
+}
+
+/// What tells how a sandbox ended.
+struct End {
+    /// Where the first process writes the runtime's wait status.
+    status: OwnedFd,
+    /// The forbidden system call for which it was killed.
+    forbidden: Arc<OnceLock<&'static str>>,
+    listening: Option<JoinHandle<Result<(), std::io::Error>>>,
 }
 
 fn io(step: &'static str) -> impl Fn(std::io::Error) -> SandboxError {
@@ -84,7 +97,7 @@ impl Process {
         let group = Arc::new(group);
         let limit = Duration::from_millis(shared.config.sandbox.start_timeout_ms);
         let started = tokio::time::timeout(limit, shared.launcher.start_sandbox(start, fds)).await;
-        let (pid, pidfd) = match started.unwrap_or_else(|_| Err(timed_out(limit))) {
+        let Started { pid, pidfd, listener } = match started.unwrap_or_else(|_| Err(timed_out(limit))) {
             Ok(started) => started,
             Err(error) => {
                 group.kill();
@@ -98,13 +111,24 @@ impl Process {
         let pidfd = Arc::new(sys::watch(pidfd, Interest::READABLE).map_err(io("watch a process"))?);
         let (tell, ended) = watch::channel(None);
         // Ends by itself when the sandbox does, which `terminate` sees to.
-        tokio::spawn(reap(shared.clone(), slot, group.clone(), pidfd.clone(), status, tell));
+        let forbidden = Arc::new(OnceLock::new());
+        let listening = listener.map(|listener| {
+            let (pidfd, group, forbidden) = (pidfd.clone(), group.clone(), forbidden.clone());
+            tokio::spawn(seccomp::listen(listener, shared.refused.clone(), move |name| {
+                let _ = forbidden.set(name);
+                let _ = sys::signal(pidfd.get_ref().as_fd(), libc::SIGKILL);
+                let _ = group.thaw();
+            }))
+        });
+        let is_counted = listening.is_some();
+        let end = End { status, forbidden, listening };
+        tokio::spawn(reap(shared.clone(), slot, group.clone(), pidfd.clone(), end, tell));
         let channel = Channel::new(socket.into(), stdout, stderr).map_err(io("watch a sandbox"))?;
         let process = Self { group, pidfd, ended };
         // If it lives now, the pid was its own when `/output` was opened.
         let output =
             output.filter(|_| process.ended().is_none() && sys::signal(process.pidfd.get_ref().as_fd(), 0).is_ok());
-        Ok(Spawned { process, channel, output, slot })
+        Ok(Spawned { process, channel, output, slot, is_counted })
     }
 
     pub fn ended(&self) -> Option<Ended> {
@@ -159,11 +183,15 @@ async fn reap(
     slot: u32,
     group: Arc<Group>,
     pidfd: Arc<AsyncFd<OwnedFd>>,
-    status: OwnedFd,
+    end: End,
     tell: watch::Sender<Option<Ended>>,
 ) {
     let _ = pidfd.readable().await;
-    let mut exit = exit_from(&status);
+    if let Some(listening) = &end.listening {
+        listening.abort();
+    }
+    let mut exit = exit_from(&end.status);
+    exit.forbidden_call = end.forbidden.get().copied();
     // A group that was never charged with anything can't have been out of memory.
     exit.out_of_memory = group.oom_kills() > 0 && exit.code.is_none_or(|code| code != 0);
     let ended = Ended { exit, readings: group.readings(), peak_bytes: group.peak_bytes() };

@@ -1,367 +1,236 @@
-//! The system calls a sandbox may make, as data, and the filters compiled from it.
+//! The system calls a sandbox may make: a profile as data, the filters made of it, and the ear of the daemon for what they refuse.
 //!
-//! Three filters are stacked and the strictest word wins: an allow-list (everything else: EPERM), `clone3` answered with ENOSYS so that
-//! libc falls back to `clone`, whose flags can be looked at, and `clone` refused when it asks for a new namespace.
+//! A call that is in no list fails with EPERM. One that no honest program makes ends the sandbox, and so does any call by another
+//! architecture's interface (32-bit, x32). Both reach the daemon through a listener, which counts them by name; it reads the number and
+//! nothing of the sandbox's memory, so nothing can be changed under its eyes. `clone3` fails with ENOSYS: its flags lie in memory that a
+//! filter can't see, and libc then takes `clone`.
 
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+mod listener;
+mod profile;
+mod program;
+
+use libc::sock_filter;
+
+pub use listener::{Counters, listen};
+use profile::{
+    ALLOWED, ALLOWED_HERE, Allowed, CONDITIONAL, Conditional, FIRST_PROCESS, FORBIDDEN, FORBIDDEN_HERE, Forbidden,
+    NEWEST, Named, REFUSED, REFUSED_HERE,
 };
-use std::collections::BTreeMap;
+pub use program::ARCHITECTURE;
+use program::{Rules, Verdict};
 
-/// One purpose and the calls it takes.
-struct Allowed(&'static str, &'static [i64]);
+/// x86-64's second interface has the same architecture and this bit in its numbers (`__X32_SYSCALL_BIT`).
+const X32: u32 = 1 << 30;
 
-const ALLOWED: &[Allowed] = &[
-    Allowed(
-        "files: every runtime opens, reads, writes and lists them",
-        &[
-            libc::SYS_read,
-            libc::SYS_write,
-            libc::SYS_readv,
-            libc::SYS_writev,
-            libc::SYS_pread64,
-            libc::SYS_pwrite64,
-            libc::SYS_preadv,
-            libc::SYS_pwritev,
-            libc::SYS_preadv2,
-            libc::SYS_pwritev2,
-            libc::SYS_openat,
-            libc::SYS_openat2,
-            libc::SYS_close,
-            libc::SYS_close_range,
-            libc::SYS_lseek,
-            libc::SYS_fstat,
-            libc::SYS_newfstatat,
-            libc::SYS_statx,
-            libc::SYS_statfs,
-            libc::SYS_fstatfs,
-            libc::SYS_getdents64,
-            libc::SYS_faccessat,
-            libc::SYS_faccessat2,
-            libc::SYS_readlinkat,
-            libc::SYS_getcwd,
-            libc::SYS_chdir,
-            libc::SYS_fchdir,
-            libc::SYS_umask,
-            libc::SYS_fcntl,
-            libc::SYS_flock,
-            libc::SYS_fsync,
-            libc::SYS_fdatasync,
-            libc::SYS_sync_file_range,
-            libc::SYS_ftruncate,
-            libc::SYS_truncate,
-            libc::SYS_fallocate,
-            libc::SYS_fadvise64,
-            libc::SYS_readahead,
-            libc::SYS_copy_file_range,
-            libc::SYS_sendfile,
-            libc::SYS_splice,
-            libc::SYS_tee,
-            libc::SYS_mkdirat,
-            libc::SYS_unlinkat,
-            libc::SYS_renameat,
-            libc::SYS_renameat2,
-            libc::SYS_linkat,
-            libc::SYS_symlinkat,
-            libc::SYS_fchmod,
-            libc::SYS_fchmodat,
-            libc::SYS_fchown,
-            libc::SYS_fchownat,
-            libc::SYS_utimensat,
-            libc::SYS_dup,
-            libc::SYS_dup3,
-            libc::SYS_pipe2,
-            libc::SYS_getxattr,
-            libc::SYS_lgetxattr,
-            libc::SYS_fgetxattr,
-            libc::SYS_listxattr,
-            libc::SYS_llistxattr,
-            libc::SYS_flistxattr,
-            libc::SYS_ioctl,
-        ],
-    ),
-    Allowed(
-        "waiting: event loops of node, asyncio, Go",
-        &[
-            libc::SYS_ppoll,
-            libc::SYS_pselect6,
-            libc::SYS_epoll_create1,
-            libc::SYS_epoll_ctl,
-            libc::SYS_epoll_pwait,
-            libc::SYS_epoll_pwait2,
-            libc::SYS_eventfd2,
-            libc::SYS_timerfd_create,
-            libc::SYS_timerfd_settime,
-            libc::SYS_timerfd_gettime,
-            libc::SYS_signalfd4,
-            libc::SYS_inotify_init1,
-            libc::SYS_inotify_add_watch,
-            libc::SYS_inotify_rm_watch,
-        ],
-    ),
-    Allowed(
-        "memory: allocators, JIT compilers, garbage collectors, shared memory between a function's own processes",
-        &[
-            libc::SYS_mmap,
-            libc::SYS_munmap,
-            libc::SYS_mprotect,
-            libc::SYS_mremap,
-            libc::SYS_madvise,
-            libc::SYS_brk,
-            libc::SYS_msync,
-            libc::SYS_mincore,
-            libc::SYS_mlock,
-            libc::SYS_munlock,
-            libc::SYS_membarrier,
-            libc::SYS_memfd_create,
-            libc::SYS_pkey_alloc,
-            libc::SYS_pkey_free,
-            libc::SYS_pkey_mprotect,
-        ],
-    ),
-    Allowed(
-        "processes and threads: subprocess, threading, child_process, the sandbox's own init",
-        &[
-            libc::SYS_clone3,
-            libc::SYS_execve,
-            libc::SYS_execveat,
-            libc::SYS_exit,
-            libc::SYS_exit_group,
-            libc::SYS_wait4,
-            libc::SYS_waitid,
-            libc::SYS_kill,
-            libc::SYS_tkill,
-            libc::SYS_tgkill,
-            libc::SYS_getpid,
-            libc::SYS_getppid,
-            libc::SYS_gettid,
-            libc::SYS_getpgid,
-            libc::SYS_setpgid,
-            libc::SYS_getsid,
-            libc::SYS_setsid,
-            libc::SYS_prctl,
-            libc::SYS_set_tid_address,
-            libc::SYS_set_robust_list,
-            libc::SYS_get_robust_list,
-            libc::SYS_rseq,
-            libc::SYS_futex,
-            libc::SYS_sched_yield,
-            libc::SYS_sched_getaffinity,
-            libc::SYS_sched_setaffinity,
-            libc::SYS_sched_getparam,
-            libc::SYS_sched_getscheduler,
-            libc::SYS_sched_get_priority_max,
-            libc::SYS_sched_get_priority_min,
-            libc::SYS_getpriority,
-            libc::SYS_setpriority,
-            libc::SYS_prlimit64,
-            libc::SYS_getrlimit,
-            libc::SYS_getrusage,
-            libc::SYS_times,
-            libc::SYS_getcpu,
-            libc::SYS_pidfd_open,
-            libc::SYS_pidfd_send_signal,
-            libc::SYS_restart_syscall,
-        ],
-    ),
-    Allowed(
-        "signals",
-        &[
-            libc::SYS_rt_sigaction,
-            libc::SYS_rt_sigprocmask,
-            libc::SYS_rt_sigreturn,
-            libc::SYS_rt_sigpending,
-            libc::SYS_rt_sigsuspend,
-            libc::SYS_rt_sigtimedwait,
-            libc::SYS_rt_sigqueueinfo,
-            libc::SYS_sigaltstack,
-        ],
-    ),
-    Allowed(
-        "time",
-        &[
-            libc::SYS_clock_gettime,
-            libc::SYS_clock_getres,
-            libc::SYS_clock_nanosleep,
-            libc::SYS_nanosleep,
-            libc::SYS_gettimeofday,
-            libc::SYS_getitimer,
-            libc::SYS_setitimer,
-            libc::SYS_timer_create,
-            libc::SYS_timer_settime,
-            libc::SYS_timer_gettime,
-            libc::SYS_timer_delete,
-            libc::SYS_timer_getoverrun,
-        ],
-    ),
-    Allowed(
-        "who am I: identities are fixed, asking is harmless; setting them to what they are is what su-like libraries try",
-        &[
-            libc::SYS_getuid,
-            libc::SYS_geteuid,
-            libc::SYS_getgid,
-            libc::SYS_getegid,
-            libc::SYS_getresuid,
-            libc::SYS_getresgid,
-            libc::SYS_getgroups,
-            libc::SYS_uname,
-            libc::SYS_sysinfo,
-            libc::SYS_getrandom,
-            libc::SYS_capget,
-        ],
-    ),
-    Allowed(
-        "sockets: the sandbox's own loopback (Runtime API), socket pairs of event loops; the network namespace holds nothing else",
-        &[
-            libc::SYS_socket,
-            libc::SYS_socketpair,
-            libc::SYS_bind,
-            libc::SYS_listen,
-            libc::SYS_accept,
-            libc::SYS_accept4,
-            libc::SYS_connect,
-            libc::SYS_getsockname,
-            libc::SYS_getpeername,
-            libc::SYS_getsockopt,
-            libc::SYS_setsockopt,
-            libc::SYS_sendto,
-            libc::SYS_recvfrom,
-            libc::SYS_sendmsg,
-            libc::SYS_recvmsg,
-            libc::SYS_sendmmsg,
-            libc::SYS_recvmmsg,
-            libc::SYS_shutdown,
-        ],
-    ),
-];
+/// The filters, ready to be installed.
+#[derive(Debug)]
+pub struct Filters {
+    /// For the runtime, where somebody listens.
+    pub told: Vec<sock_filter>,
+    /// For the runtime, where nobody can: the same verdicts, uncounted.
+    pub untold: Vec<sock_filter>,
+    /// For the first process.
+    pub first: Vec<sock_filter>,
+}
 
-/// Older spellings that only x86-64 has.
-#[cfg(target_arch = "x86_64")]
-const ALLOWED_HERE: &[i64] = &[
-    libc::SYS_open,
-    libc::SYS_stat,
-    libc::SYS_lstat,
-    libc::SYS_access,
-    libc::SYS_readlink,
-    libc::SYS_mkdir,
-    libc::SYS_rmdir,
-    libc::SYS_unlink,
-    libc::SYS_rename,
-    libc::SYS_link,
-    libc::SYS_symlink,
-    libc::SYS_chmod,
-    libc::SYS_chown,
-    libc::SYS_lchown,
-    libc::SYS_creat,
-    libc::SYS_utime,
-    libc::SYS_utimes,
-    libc::SYS_futimesat,
-    libc::SYS_getdents,
-    libc::SYS_dup2,
-    libc::SYS_pipe,
-    libc::SYS_poll,
-    libc::SYS_select,
-    libc::SYS_epoll_create,
-    libc::SYS_epoll_wait,
-    libc::SYS_eventfd,
-    libc::SYS_signalfd,
-    libc::SYS_inotify_init,
-    libc::SYS_fork,
-    libc::SYS_vfork,
-    libc::SYS_getpgrp,
-    libc::SYS_arch_prctl,
-    libc::SYS_alarm,
-    libc::SYS_pause,
-    libc::SYS_time,
-];
-#[cfg(not(target_arch = "x86_64"))]
-const ALLOWED_HERE: &[i64] = &[];
-
-/// `CLONE_NEW*` of every kind.
-const NEW_NAMESPACES: u64 = (libc::CLONE_NEWNS
-    | libc::CLONE_NEWCGROUP
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUSER
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWNET) as u64;
-
-/// A filter could not be made: a mistake in this file.
-#[derive(Debug, thiserror::Error)]
-#[error("compile seccomp filter: {0}")]
-pub struct SeccompError(#[from] seccompiler::BackendError);
-
-/// The filters, in the order in which they are installed.
-pub fn compile() -> Result<Vec<BpfProgram>, SeccompError> {
-    let arch: TargetArch = std::env::consts::ARCH.try_into()?;
-    let refuse = |number: i32| SeccompAction::Errno(number as u32);
-    let mut allowed: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for Allowed(_why, calls) in ALLOWED {
-        allowed.extend(calls.iter().map(|call| (*call, Vec::new())));
+impl Filters {
+    pub fn compile() -> Self {
+        let refused = Verdict::Error(libc::EPERM);
+        let mut first = Rules::new(Verdict::Kill, refused);
+        FIRST_PROCESS.iter().for_each(|call| first.call(*call, Verdict::Allow));
+        Self {
+            told: runtime(Verdict::Tell, Verdict::Tell),
+            untold: runtime(refused, Verdict::Kill),
+            first: first.compile(),
+        }
     }
-    allowed.extend(ALLOWED_HERE.iter().map(|call| (*call, Vec::new())));
-    allowed.insert(libc::SYS_clone, Vec::new());
+}
 
-    let no_clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-    let mut namespaces = Vec::new();
-    for bit in (0..64).map(|shift| 1u64 << shift).filter(|bit| NEW_NAMESPACES & bit != 0) {
-        let is_set = SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(bit), bit)?;
-        namespaces.push(SeccompRule::new(vec![is_set])?);
+fn runtime(refused: Verdict, forbidden: Verdict) -> Vec<sock_filter> {
+    let mut rules = Rules::new(forbidden, refused);
+    // -1 is what a program asks for that wants to see ENOSYS.
+    rules.range(NEWEST as u32 + 1, u32::MAX, Verdict::Error(libc::ENOSYS));
+    rules.range(X32, u32::MAX - 1, forbidden);
+    let allowed = ALLOWED.iter().flat_map(|Allowed(_who, calls)| calls.iter()).chain(ALLOWED_HERE);
+    allowed.for_each(|call| rules.call(*call, Verdict::Allow));
+    every_forbidden().for_each(|(call, _)| rules.call(*call, forbidden));
+    for Conditional { who: _who, call, rows } in CONDITIONAL {
+        rules.call_if(*call, rows, refused);
     }
-    // Injecting terminal input is the one ioctl that reaches out of a sandbox.
-    let tiocsti = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, libc::TIOCSTI)?;
-    let refused =
-        BTreeMap::from([(libc::SYS_clone, namespaces), (libc::SYS_ioctl, vec![SeccompRule::new(vec![tiocsti])?])]);
+    rules.call(libc::SYS_clone3, Verdict::Error(libc::ENOSYS));
+    rules.compile()
+}
 
-    let filters = [
-        SeccompFilter::new(no_clone3, SeccompAction::Allow, refuse(libc::ENOSYS), arch)?,
-        SeccompFilter::new(refused, SeccompAction::Allow, refuse(libc::EPERM), arch)?,
-        SeccompFilter::new(allowed, refuse(libc::EPERM), SeccompAction::Allow, arch)?,
-    ];
-    filters.into_iter().map(|filter| BpfProgram::try_from(filter).map_err(SeccompError::from)).collect()
+fn every_forbidden() -> impl Iterator<Item = &'static Named> {
+    FORBIDDEN.iter().flat_map(|Forbidden(_what, calls)| calls.iter()).chain(FORBIDDEN_HERE)
+}
+
+/// What a call that the filter told of is to the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Answered with EPERM, and counted under this name.
+    Refused(&'static str),
+    /// The end of the sandbox, counted under this name.
+    Forbidden(&'static str),
+}
+
+/// Judges a call by its number and architecture.
+pub fn judge(number: i32, architecture: u32) -> Told {
+    if architecture != ARCHITECTURE {
+        return Told::Forbidden("foreign_architecture");
+    }
+    if number as u32 & X32 != 0 {
+        return Told::Forbidden("x32");
+    }
+    let name_in = |(call, name): &Named| (*call == i64::from(number)).then_some(*name);
+    match every_forbidden().find_map(name_in) {
+        Some(name) => Told::Forbidden(name),
+        None => Told::Refused(REFUSED.iter().chain(REFUSED_HERE).find_map(name_in).unwrap_or("other")),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::program::machine::run;
     use super::*;
 
+    const TOLD: u32 = libc::SECCOMP_RET_USER_NOTIF;
+    const ALLOWED_CODE: u32 = libc::SECCOMP_RET_ALLOW;
+    const EPERM: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+    const ENOSYS: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+
+    fn told(call: i64, arguments: [u64; 6]) -> u32 {
+        run(&Filters::compile().told, ARCHITECTURE, call as u32, arguments)
+    }
+
     #[test]
-    fn the_profile_compiles_and_lists_no_call_twice() {
-        assert_eq!(compile().unwrap().len(), 3);
+    fn no_call_is_in_two_lists() {
         let mut all: Vec<i64> = ALLOWED.iter().flat_map(|Allowed(_, calls)| calls.iter().copied()).collect();
         all.extend(ALLOWED_HERE);
+        all.extend(every_forbidden().map(|(call, _)| call));
+        all.push(libc::SYS_clone3);
+        let conditional: Vec<i64> = CONDITIONAL.iter().map(|rule| rule.call).collect();
+        let refused = REFUSED.iter().chain(REFUSED_HERE).map(|(call, _)| *call);
+        all.extend(refused.filter(|call| !conditional.contains(call)));
+        all.extend(conditional);
         let listed = all.len();
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), listed);
+        assert!(all.iter().all(|call| *call <= NEWEST));
     }
 
     #[test]
-    fn what_opens_walls_is_not_listed() {
-        for call in [
-            libc::SYS_mount,
-            libc::SYS_umount2,
-            libc::SYS_pivot_root,
-            libc::SYS_unshare,
-            libc::SYS_setns,
-            libc::SYS_ptrace,
-            libc::SYS_bpf,
-            libc::SYS_perf_event_open,
-            libc::SYS_userfaultfd,
-            libc::SYS_keyctl,
-            libc::SYS_io_uring_setup,
-            libc::SYS_kexec_load,
-            libc::SYS_init_module,
-            libc::SYS_mknodat,
-            libc::SYS_open_by_handle_at,
-            libc::SYS_process_vm_readv,
-            libc::SYS_setuid,
-            libc::SYS_chroot,
-            libc::SYS_reboot,
-            libc::SYS_swapon,
-        ] {
+    fn every_group_says_why() {
+        assert!(ALLOWED.iter().all(|Allowed(why, calls)| why.contains(':') && !calls.is_empty()));
+        assert!(FORBIDDEN.iter().all(|Forbidden(why, calls)| !why.is_empty() && !calls.is_empty()));
+        assert!(CONDITIONAL.iter().all(|rule| !rule.who.is_empty() && !rule.rows.is_empty()));
+    }
+
+    #[test]
+    fn allowed_calls_pass_and_others_are_told_or_fail() {
+        let filters = Filters::compile();
+        for number in 0..600_u32 {
+            let call = i64::from(number);
             let listed = ALLOWED.iter().any(|Allowed(_, calls)| calls.contains(&call)) || ALLOWED_HERE.contains(&call);
-            assert!(!listed, "system call {call}");
+            let forbidden = every_forbidden().any(|(forbidden, _)| *forbidden == call);
+            if CONDITIONAL.iter().any(|rule| rule.call == call) {
+                continue;
+            }
+            let (told, untold) = match () {
+                () if call == libc::SYS_clone3 || call > NEWEST => (ENOSYS, ENOSYS),
+                () if listed => (ALLOWED_CODE, ALLOWED_CODE),
+                () if forbidden => (TOLD, libc::SECCOMP_RET_KILL_PROCESS),
+                () => (TOLD, EPERM),
+            };
+            assert_eq!(run(&filters.told, ARCHITECTURE, number, [0; 6]), told, "{number}");
+            assert_eq!(run(&filters.untold, ARCHITECTURE, number, [0; 6]), untold, "{number}");
+        }
+    }
+
+    #[test]
+    fn other_interfaces_are_forbidden() {
+        const I386: u32 = 0x4000_0003;
+        let filters = Filters::compile();
+        for number in [0, 1, 20, 39] {
+            assert_eq!(run(&filters.untold, I386, number, [0; 6]), libc::SECCOMP_RET_KILL_PROCESS);
+            assert_eq!(run(&filters.untold, ARCHITECTURE, X32 | number, [0; 6]), libc::SECCOMP_RET_KILL_PROCESS);
+            assert_eq!(run(&filters.first, I386, number, [0; 6]), libc::SECCOMP_RET_KILL_PROCESS);
+            assert_eq!(judge(number as i32, I386), Told::Forbidden("foreign_architecture"));
+            assert_eq!(judge((X32 | number) as i32, ARCHITECTURE), Told::Forbidden("x32"));
+        }
+        assert_eq!(run(&filters.told, ARCHITECTURE, u32::MAX, [0; 6]), ENOSYS);
+    }
+
+    #[test]
+    fn arguments_decide_about_sockets() {
+        let socket = |family: i32, kind: i32, protocol: i32| {
+            told(libc::SYS_socket, [family as u64, kind as u64, protocol as u64, 0, 0, 0])
+        };
+        let quiet = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        for (family, kind, protocol) in [
+            (libc::AF_UNIX, libc::SOCK_STREAM, 0),
+            (libc::AF_UNIX, libc::SOCK_SEQPACKET, 0),
+            (libc::AF_INET, libc::SOCK_STREAM, 0),
+            (libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_TCP),
+            (libc::AF_INET6, libc::SOCK_DGRAM, libc::IPPROTO_UDP),
+            (libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE),
+        ] {
+            assert_eq!(socket(family, kind | quiet, protocol), ALLOWED_CODE, "{family} {kind} {protocol}");
+        }
+        for (family, kind, protocol) in [
+            (libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP),
+            (libc::AF_INET6, libc::SOCK_RAW, 255),
+            (libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_ICMP),
+            (libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_SCTP),
+            (libc::AF_PACKET, libc::SOCK_RAW, 3),
+            (libc::AF_VSOCK, libc::SOCK_STREAM, 0),
+            (libc::AF_ALG, libc::SOCK_SEQPACKET, 0),
+            (libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_KOBJECT_UEVENT),
+            (libc::AF_UNIX, libc::SOCK_RAW, 0),
+            (0, libc::SOCK_STREAM, 0),
+        ] {
+            assert_eq!(socket(family, kind | quiet, protocol), TOLD, "{family} {kind} {protocol}");
+        }
+    }
+
+    #[test]
+    fn arguments_decide_about_clone_ioctl_and_prctl() {
+        let thread = (libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_THREAD | libc::CLONE_SIGHAND) as u64;
+        assert_eq!(told(libc::SYS_clone, [thread, 0, 0, 0, 0, 0]), ALLOWED_CODE);
+        assert_eq!(told(libc::SYS_clone, [libc::SIGCHLD as u64, 0, 0, 0, 0, 0]), ALLOWED_CODE);
+        for kind in [libc::CLONE_NEWUSER, libc::CLONE_NEWNS, libc::CLONE_NEWNET, libc::CLONE_NEWCGROUP] {
+            assert_eq!(told(libc::SYS_clone, [(kind | libc::SIGCHLD) as u64, 0, 0, 0, 0, 0]), TOLD);
+        }
+        assert_eq!(told(libc::SYS_ioctl, [0, libc::TCGETS, 0, 0, 0, 0]), ALLOWED_CODE);
+        assert_eq!(told(libc::SYS_ioctl, [0, libc::TIOCSTI, 0, 0, 0, 0]), TOLD);
+        // The kernel reads the low half alone.
+        assert_eq!(told(libc::SYS_ioctl, [0, libc::TIOCSTI | 1 << 32, 0, 0, 0, 0]), TOLD);
+        assert_eq!(told(libc::SYS_prctl, [libc::PR_SET_NAME as u64, 0, 0, 0, 0, 0]), ALLOWED_CODE);
+        assert_eq!(told(libc::SYS_prctl, [libc::PR_SET_SECCOMP as u64, 2, 0, 0, 0, 0]), TOLD);
+    }
+
+    #[test]
+    fn what_opens_walls_is_told_by_its_name() {
+        for (call, name) in [
+            (libc::SYS_mount, "mount"),
+            (libc::SYS_setns, "setns"),
+            (libc::SYS_ptrace, "ptrace"),
+            (libc::SYS_bpf, "bpf"),
+            (libc::SYS_kexec_load, "kexec_load"),
+            (libc::SYS_open_by_handle_at, "open_by_handle_at"),
+            (libc::SYS_process_vm_readv, "process_vm_readv"),
+        ] {
+            assert_eq!((told(call, [0; 6]), judge(call as i32, ARCHITECTURE)), (TOLD, Told::Forbidden(name)));
+        }
+        for (call, name) in [
+            (libc::SYS_io_uring_setup, "io_uring_setup"),
+            (libc::SYS_unshare, "unshare"),
+            (libc::SYS_setuid, "setuid"),
+            (libc::SYS_clone, "clone"),
+            (libc::SYS_rt_tgsigqueueinfo, "other"),
+        ] {
+            assert_eq!(judge(call as i32, ARCHITECTURE), Told::Refused(name));
         }
     }
 }

@@ -3,6 +3,9 @@
 //! Nothing here decides anything. Callers pass borrowed descriptors and get owned ones back.
 #![allow(unsafe_code)]
 
+pub mod landlock;
+pub mod seccomp;
+
 use std::ffi::CStr;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::{size_of, zeroed};
@@ -178,7 +181,15 @@ pub fn drop_bounding_set() -> io::Result<()> {
     Ok(())
 }
 
-/// Empties the caller's own capability sets (capset(2)) and locks uid 0 out of getting them back by exec.
+/// Makes uid 0 an id like any other, for good: no capabilities come with it at exec, none can be kept or made ambient (capabilities(7)).
+pub fn lock_securebits() -> io::Result<()> {
+    // SECBIT_* of <linux/securebits.h>: NOROOT, KEEP_CAPS' lock (it stays off), NO_CAP_AMBIENT_RAISE; each lock is the next bit.
+    const BITS: libc::c_ulong = 0b11 | 1 << 5 | 0b11 << 6;
+    // SAFETY: prctl with integers only.
+    checked(i64::from(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, BITS, 0, 0, 0) })).map(drop)
+}
+
+/// Empties the caller's own capability sets (capset(2)).
 pub fn drop_capabilities() -> io::Result<()> {
     #[repr(C)]
     struct Head {
@@ -215,17 +226,6 @@ pub fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
         libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
     })
     .map(drop)
-}
-
-/// The kernel's version of the Landlock interface (landlock_create_ruleset(2)): `ENOSYS` where it is not built in, `EOPNOTSUPP`
-/// where it was left out at boot.
-pub fn landlock_version() -> io::Result<i64> {
-    /// LANDLOCK_CREATE_RULESET_VERSION of <linux/landlock.h>.
-    const VERSION: u32 = 1;
-    // SAFETY: asked for its version, the call wants a null pointer and a size of 0, makes no descriptor and touches no memory.
-    checked(unsafe {
-        libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<libc::c_void>(), 0_usize, VERSION)
-    })
 }
 
 /// Descriptors in one message; the kernel's bound is 253.

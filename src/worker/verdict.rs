@@ -93,8 +93,8 @@ fn died(exit: Exit, version: &Version) -> Verdict {
         return Verdict::failed(ErrorType::OutOfMemory, message, exit.code);
     }
     let message = match exit.signal {
-        Some(signal) => format!("killed by signal {signal}{}", signal_name(signal)),
-        None => exit.to_string(),
+        Some(signal) if exit.forbidden_call.is_none() => format!("killed by signal {signal}{}", signal_name(signal)),
+        _ => exit.to_string(),
     };
     Verdict::failed(ErrorType::Crashed, message, exit.code)
 }

@@ -162,9 +162,7 @@ async fn the_host_s_files_are_not_there() {
     let seen = daemon.result("f", &json!(paths)).await;
     for path in &paths {
         let what = seen[path].as_str().unwrap_or_default();
-        // Of pid 1 a sandbox sees its own: it may read that one's environment, which is its own too.
-        let own = path.starts_with("/proc/1/") && !what.contains(&hex::encode("CARGO"));
-        assert!(what.starts_with("no: ") || what == "empty" || own, "{path}: {what}");
+        assert!(what.starts_with("no: ") || what == "empty", "{path}: {what}");
     }
     assert!(!seen.to_string().contains(&hex::encode(&daemon.admin_key()[..8])), "{seen}");
 }
@@ -184,24 +182,4 @@ async fn the_host_s_processes_are_not_seen() {
     assert!(!seen["names"].to_string().contains("--data-dir"), "{seen}");
     let host = fs::read_to_string("/proc/sys/kernel/hostname").expect("the host's name");
     assert_ne!(seen["host"].as_str(), Some(host.trim()), "a uts namespace of its own");
-}
-
-#[tokio::test]
-async fn system_calls_that_reach_the_kernel_s_depths_are_refused() {
-    let daemon = Daemon::start().await;
-    let source = "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\ndef handler(event, context):\n    outcome = {}\n    \
-                  for name, number in event.items():\n        outcome[name] = libc.syscall(number, 0, 0, 0, 0, 0)\n    return outcome\n";
-    daemon.deploy_python("f", source).await;
-    let calls = json!({ "mount": 165, "umount2": 166, "pivot_root": 155, "unshare": 272, "setns": 308, "bpf": 321,
-        "kexec_load": 246, "init_module": 175, "ptrace": 101, "reboot": 169, "swapon": 167, "add_key": 248, "keyctl": 250,
-        "perf_event_open": 298, "userfaultfd": 323, "io_uring_setup": 425, "open_by_handle_at": 304, "setuid": 105 });
-    let record = daemon.call("f", &calls).await;
-    if record["status"] != "SUCCESS" {
-        assert!(record["errorMessage"].as_str().is_some_and(|message| message.contains("SIGSYS")), "{record}");
-        return;
-    }
-    for (name, returned) in record["result"].as_object().expect("an object") {
-        // unshare(0) is nothing at all and succeeds where it isn't filtered: only a refusal of the others counts.
-        assert!(returned == -1 || name == "unshare", "{name} returned {returned}");
-    }
 }

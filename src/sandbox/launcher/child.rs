@@ -1,9 +1,9 @@
 //! Inside a new sandbox: from the first instruction after clone3 to exec, in the order the kernel needs, each step saying why there.
 //!
 //! ```text
-//! wait for the id maps → join groups → own cgroup view → mounts, new root → loopback → limits → give up rights → filter
-//!   → fork ─ first process: waits, reaps, reports how the runtime ended
-//!          └ second process: exec of the runtime
+//! wait for the id maps → join groups → own cgroup view and clocks → mounts, new root → loopback → limits
+//!   → fork ─ first process: gives up its rights, waits, reaps, reports how the runtime ended
+//!          └ second process: gives up every right → Landlock → filter → exec of the runtime
 //! ```
 
 use std::ffi::CString;
@@ -15,17 +15,22 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Gid, Pid, Uid, chdir, execve, pivot_root, setgroups, sethostname, setresgid, setresuid, setsid};
-use seccompiler::BpfProgram;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::unistd::{Gid, Uid, chdir, execve, pivot_root, setgroups, sethostname, setresgid, setresuid, setsid};
 
+use super::landlock::Rights;
+use super::proc::{self, Cover};
 use super::template::{self, Step, StepError, c_path};
+use super::{first, time};
+use crate::sandbox::seccomp::Filters;
 use crate::sandbox::sys;
 
 /// Ids inside, where a sandbox has a user namespace.
 const ROOT_INSIDE: u32 = 0;
 pub const USER_INSIDE: u32 = 1000;
+
+/// What a packet with the filter's listener says.
+pub const LISTENER: &[u8] = b"listener";
 
 /// All a new sandbox needs, made before the clone so that afterwards little is allocated.
 pub struct Plan<'a> {
@@ -40,10 +45,16 @@ pub struct Plan<'a> {
     pub open_files_max: u64,
     pub arguments: Vec<CString>,
     pub environment: Vec<CString>,
-    pub filters: &'a [BpfProgram],
+    pub filters: &'a Filters,
+    /// What of `/proc` is covered.
+    pub proc_covers: &'a [Cover],
+    /// Whether this kernel has time namespaces.
+    pub time_namespace: bool,
+    /// What Landlock is to take away, where the kernel has it.
+    pub landlock: Option<Rights>,
     /// Read one byte, then the id maps are written.
     pub go: OwnedFd,
-    /// Where a failing step is told; closes on exec.
+    /// Where the filter's listener goes with [`LISTENER`] and a failing step is told, a packet each; closes on exec.
     pub failure: OwnedFd,
     /// Socket, stdout, stderr.
     pub socket: OwnedFd,
@@ -79,8 +90,12 @@ fn enter(mut plan: Plan<'_>) -> Result<std::convert::Infallible, StepError> {
         // "0" is the writer itself; a pid written by somebody else waits for a grace period of milliseconds.
         std::fs::File::from(tasks).write_all(b"0").step("join a control group")?;
     }
-    // After joining, so that this group is the root of what is seen.
-    unshare(CloneFlags::CLONE_NEWCGROUP).step("make a cgroup namespace")?;
+    // After joining, so that this group is the root of what is seen. The clocks are those of children: the runtime's.
+    let clocks = if plan.time_namespace { time::NEW_TIME } else { CloneFlags::empty() };
+    unshare(CloneFlags::CLONE_NEWCGROUP | clocks).step("make a cgroup and a time namespace")?;
+    if plan.time_namespace {
+        time::start_clocks()?;
+    }
     let (root, user) = if plan.user_namespace { (ROOT_INSIDE, USER_INSIDE) } else { (0, plan.uid + 1) };
     if plan.user_namespace {
         become_id(root).step("become root inside")?;
@@ -90,25 +105,35 @@ fn enter(mut plan: Plan<'_>) -> Result<std::convert::Infallible, StepError> {
     sethostname("sandbox").step("set the host name")?;
     limits(plan.open_files_max).step("set resource limits")?;
     setsid().step("start a session")?;
+    sys::lock_securebits().step("lock the secure bits")?;
     sys::drop_bounding_set().step("drop the bounding set")?;
     setgroups(&[]).step("drop groups")?;
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&first::waited_for()), None).step("block signals")?;
+    if !sys::fork().step("fork the runtime")? {
+        first::give_up_rights(root, user, &plan.filters.first)?;
+        drop((plan.failure, plan.socket, plan.stdout, plan.stderr));
+        first::look_after(plan.status);
+    }
     become_id(user).step("become the user")?;
     sys::drop_capabilities().step("drop capabilities")?;
     prctl::set_no_new_privs().step("forbid new privileges")?;
-    // A change of ids has cleared it.
-    prctl::set_pdeathsig(Signal::SIGKILL).step("ask for the parent-death signal")?;
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&waited_for()), None).step("block signals")?;
-    for filter in plan.filters {
-        seccompiler::apply_filter(filter).map_err(io::Error::other).step("install the system call filter")?;
+    if let Some(rights) = plan.landlock {
+        rights.restrict()?;
     }
-    if !sys::fork().step("fork the runtime")? {
-        drop((plan.failure, plan.socket, plan.stdout, plan.stderr));
-        be_init(plan.status);
-    }
+    install_filter(&plan)?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).step("unblock signals")?;
     descriptors(&plan.socket, &plan.stdout, &plan.stderr).step("place descriptors")?;
     execve(&plan.arguments[0], &plan.arguments, &plan.environment)
         .step(format!("start {}", plan.arguments[0].to_string_lossy()))
+}
+
+/// Where the kernel allows it with a listener, which goes to the launcher; its rules are the same without.
+fn install_filter(plan: &Plan<'_>) -> Result<(), StepError> {
+    let installed = match sys::seccomp::install_told(&plan.filters.told) {
+        Ok(listener) => sys::send(&plan.failure, LISTENER, &[listener.as_fd()]).map_err(io::Error::from),
+        Err(_) => sys::seccomp::install(&plan.filters.untold),
+    };
+    installed.step("install the system call filter")
 }
 
 fn become_id(id: u32) -> nix::Result<()> {
@@ -137,7 +162,7 @@ fn mounts(plan: &Plan<'_>, user: u32) -> Result<(), StepError> {
         mount(Some("tmpfs"), point, Some("tmpfs"), quiet, Some(options.as_str())).step(format!("mount /{point}"))?;
     }
     // While the host's own is still in sight: the kernel lets nobody see more of it than there was to see.
-    mount(Some("proc"), template::PROC, Some("proc"), quiet | MsFlags::MS_NOEXEC, none).step("mount /proc")?;
+    proc::mount_own(plan.proc_covers)?;
     pivot_root(".", ".").step("change the root")?;
     umount2(".", MntFlags::MNT_DETACH).step("let go of the old root")?;
     chdir("/").step("enter the new root")
@@ -161,44 +186,6 @@ fn descriptors(socket: &OwnedFd, stdout: &OwnedFd, stderr: &OwnedFd) -> io::Resu
         sys::place_raw(from, to)?;
     }
     sys::close_on_exec_from(4)
-}
-
-fn waited_for() -> SigSet {
-    let mut set = SigSet::empty();
-    set.add(Signal::SIGCHLD);
-    set.add(Signal::SIGTERM);
-    set
-}
-
-/// The first process: passes SIGTERM on to all, reaps orphans, and goes when the runtime is gone, which ends whatever is left.
-fn be_init(status: OwnedFd) -> ! {
-    let mut status = std::fs::File::from(status);
-    let Ok(kept) = u32::try_from(std::os::fd::AsRawFd::as_raw_fd(&status.as_fd())) else { exit(1) };
-    if kept > 0 {
-        sys::close_range(0, kept - 1);
-    }
-    sys::close_range(kept + 1, u32::MAX);
-    // The runtime is the first child, and pids in here count from 1.
-    let runtime = Pid::from_raw(2);
-    loop {
-        match waited_for().wait() {
-            Ok(Signal::SIGTERM) => {
-                let _ = kill(Pid::from_raw(-1), Signal::SIGTERM);
-            }
-            _ => loop {
-                let (pid, raw) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                    Ok(WaitStatus::Exited(pid, code)) => (pid, (code & 0xff) << 8),
-                    Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, signal as i32),
-                    Ok(WaitStatus::StillAlive) | Err(_) => break,
-                    Ok(_) => continue,
-                };
-                if pid == runtime {
-                    let _ = status.write_all(&raw.to_le_bytes());
-                    exit(0);
-                }
-            },
-        }
-    }
 }
 
 /// The arguments of an exec.

@@ -66,7 +66,7 @@ pub enum Request {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Reply {
     Ready,
-    /// With the first process's pidfd.
+    /// With the first process's pidfd, and where there is one the listener at its filter.
     Started {
         slot: u32,
         pid: i32,

@@ -3,23 +3,25 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::pipe2;
-use seccompiler::BpfProgram;
 
 use super::child::{self, Plan, USER_INSIDE};
-use super::namespace;
+use super::landlock::Rights;
+use super::proc::{self, Cover};
 use super::protocol::{MESSAGE_BYTES_MAX, Reply, Request, Root, Setup, Start};
 use super::template::{self, Step, StepError, c_path};
+use super::{namespace, time};
 use crate::sandbox::cgroup;
-use crate::sandbox::seccomp;
+use crate::sandbox::seccomp::Filters;
 use crate::sandbox::sys::{self, Cloned, MountAttributes};
 
 /// Runs the launcher until the daemon is gone. The exit code.
@@ -54,13 +56,16 @@ struct Starting {
     slot: u32,
     pid: i32,
     pidfd: OwnedFd,
-    /// Closes at exec; before that, carries the sentence of a failed step.
+    /// Closes at exec; before that, carries the filter's listener or the sentence of a failed step.
     failure: OwnedFd,
 }
 
 struct Launcher {
     setup: Setup,
-    filters: Vec<BpfProgram>,
+    filters: Filters,
+    proc_covers: Vec<Cover>,
+    time_namespace: bool,
+    landlock: Option<Rights>,
     roots: [(Root, PathBuf); 2],
     slots: PathBuf,
     starting: Vec<Starting>,
@@ -102,9 +107,19 @@ impl Launcher {
         }
         let slots = PathBuf::from("slots");
         fs::create_dir(&slots).step("make slots")?;
-        let filters = seccomp::compile().map_err(io::Error::other).step("compile the system call filter")?;
+        let launcher = Self {
+            setup,
+            filters: Filters::compile(),
+            proc_covers: proc::covers().step("read /proc")?,
+            time_namespace: time::is_offered(),
+            landlock: Rights::offered(),
+            roots,
+            slots,
+            starting: Vec::new(),
+            used: BTreeMap::new(),
+        };
         reply(socket, &Reply::Ready, &[]).step("answer")?;
-        Ok(Self { setup, filters, roots, slots, starting: Vec::new(), used: BTreeMap::new() })
+        Ok(launcher)
     }
 
     /// Until the daemon is gone (`Ok`) or something can't be mended.
@@ -171,7 +186,8 @@ impl Launcher {
         let v2 = if start.into_v2 { Some(next()?) } else { None };
         let task = self.open_slot(start.slot)?;
         let (go_read, go_write) = pipe2(OFlag::O_CLOEXEC).step("make a pipe")?;
-        let (failure_read, failure_write) = pipe2(OFlag::O_CLOEXEC).step("make a pipe")?;
+        let (failure_read, failure_write) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).step("make a socket")?;
         let plan = Plan {
             root: self.roots.iter().find(|(kind, _)| *kind == start.root).map(|(_, path)| path).ok_or_else(missing)?,
             task: &task,
@@ -183,6 +199,9 @@ impl Launcher {
             arguments: child::c_strings(&start.arguments).step("read arguments")?,
             environment: child::c_strings(&start.environment).step("read environment")?,
             filters: &self.filters,
+            proc_covers: &self.proc_covers,
+            time_namespace: self.time_namespace,
+            landlock: self.landlock,
             go: go_read,
             failure: failure_write,
             socket,
@@ -221,14 +240,11 @@ impl Launcher {
     }
 
     fn tell_started(&mut self, socket: &OwnedFd, starting: Starting) -> io::Result<()> {
-        let mut sentence = String::new();
-        let _ = fs::File::from(starting.failure).take(4096).read_to_string(&mut sentence);
+        let (listener, sentence) = told_at_start(&starting.failure)?;
         if sentence.is_empty() {
-            return reply(
-                socket,
-                &Reply::Started { slot: starting.slot, pid: starting.pid },
-                &[starting.pidfd.as_fd()],
-            );
+            let mut fds = vec![starting.pidfd.as_fd()];
+            fds.extend(listener.iter().map(AsFd::as_fd));
+            return reply(socket, &Reply::Started { slot: starting.slot, pid: starting.pid }, &fds);
         }
         self.release(starting.slot);
         let (step, cause) = sentence.split_once(": ").unwrap_or(("start", &sentence));
@@ -277,6 +293,19 @@ impl Launcher {
         cgroup::sweep(&self.setup.cgroup_parents);
         cgroup::remove_parents(&self.setup.cgroup_parents);
         // Without groups to find them by, their parent-death signal ends them.
+    }
+}
+
+/// Waits until the runtime has begun or a step has failed: the filter's listener, and the sentence of the step.
+fn told_at_start(told: &OwnedFd) -> io::Result<(Option<OwnedFd>, String)> {
+    let (mut listener, mut sentence) = (None, String::new());
+    let mut packet = [0; 4096];
+    loop {
+        match sys::receive(told, &mut packet)? {
+            (0, _) => return Ok((listener, sentence)),
+            (length, fds) if &packet[..length] == child::LISTENER => listener = fds.into_iter().next(),
+            (length, _) => sentence = String::from_utf8_lossy(&packet[..length]).into_owned(),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 
+use super::proc;
 use super::protocol::Setup;
 use crate::sandbox::sys::{self, MountAttributes};
 
@@ -88,6 +89,7 @@ pub fn build(root: &Path, setup: &Setup, with_compilers: bool) -> Result<(), Ste
         write(&own.join(name), contents, 0o444)?;
     }
     show(&setup.executable, &own.join("faasd"), true)?;
+    proc::write_covers(root)?;
     for point in [TMP, OUTPUT, TASK, PROC] {
         make_dir(&root.join(point))?;
     }
@@ -101,11 +103,11 @@ fn tmpfs(at: &Path, options: &str) -> nix::Result<()> {
     mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(options))
 }
 
-fn make_dir(path: &Path) -> Result<(), StepError> {
+pub fn make_dir(path: &Path) -> Result<(), StepError> {
     fs::create_dir_all(path).step(format!("make {}", path.display()))
 }
 
-fn write(path: &Path, contents: &str, mode: u32) -> Result<(), StepError> {
+pub fn write(path: &Path, contents: &str, mode: u32) -> Result<(), StepError> {
     fs::write(path, contents).step(format!("write {}", path.display()))?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).step(format!("set mode of {}", path.display()))
 }

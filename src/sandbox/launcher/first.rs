@@ -1,0 +1,69 @@
+//! The first process of a sandbox: init of its pid namespace, and out of reach of the code that it looks after.
+
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use libc::sock_filter;
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Gid, Pid, Uid, setresgid, setresuid};
+
+use super::template::{Step, StepError};
+use crate::sandbox::sys;
+
+/// What it waits for; to be blocked before the runtime is forked, so that none is missed.
+pub fn waited_for() -> SigSet {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGCHLD);
+    set.add(Signal::SIGTERM);
+    set
+}
+
+/// Gives up all rights but one: to signal processes of `user`.
+///
+/// Real and saved ids stay `root`'s, the namespace's and without capabilities. That is what keeps `user` from signalling it, tracing it, or
+/// opening its descriptors, through which it tells how the runtime ended; the kernel looks at all three ids (kill(2), ptrace(2)).
+pub fn give_up_rights(root: u32, user: u32, filter: &[sock_filter]) -> Result<(), StepError> {
+    let (root_gid, user_gid) = (Gid::from_raw(root), Gid::from_raw(user));
+    setresgid(root_gid, user_gid, root_gid).step("become the first process's group")?;
+    let (root, user) = (Uid::from_raw(root), Uid::from_raw(user));
+    setresuid(root, user, root).step("become the first process's user")?;
+    sys::drop_capabilities().step("drop the first process's capabilities")?;
+    prctl::set_dumpable(false).step("hide the first process's memory")?;
+    // A change of ids has cleared it.
+    prctl::set_pdeathsig(Signal::SIGKILL).step("ask for the parent-death signal")?;
+    prctl::set_no_new_privs().step("forbid new privileges")?;
+    sys::seccomp::install(filter).step("install the first process's filter")
+}
+
+/// Passes SIGTERM on to all, reaps orphans, and goes when the runtime is gone, which ends whatever is left.
+pub fn look_after(status: OwnedFd) -> ! {
+    let mut status = std::fs::File::from(status);
+    let Ok(kept) = u32::try_from(status.as_fd().as_raw_fd()) else { sys::exit(1) };
+    if kept > 0 {
+        sys::close_range(0, kept - 1);
+    }
+    sys::close_range(kept + 1, u32::MAX);
+    // The runtime is the first child, and pids in here count from 1.
+    let runtime = Pid::from_raw(2);
+    loop {
+        match waited_for().wait() {
+            Ok(Signal::SIGTERM) => {
+                let _ = kill(Pid::from_raw(-1), Signal::SIGTERM);
+            }
+            _ => loop {
+                let (pid, raw) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                    Ok(WaitStatus::Exited(pid, code)) => (pid, (code & 0xff) << 8),
+                    Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, signal as i32),
+                    Ok(WaitStatus::StillAlive) | Err(_) => break,
+                    Ok(_) => continue,
+                };
+                if pid == runtime {
+                    let _ = status.write_all(&raw.to_le_bytes());
+                    sys::exit(0);
+                }
+            },
+        }
+    }
+}
