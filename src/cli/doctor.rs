@@ -66,7 +66,7 @@ pub fn checks() -> Vec<Check> {
     let mut checks = vec![kernel::identity()];
     checks.extend(cgroups::checks());
     checks.extend(kernel::namespaces());
-    checks.extend([kernel::seccomp(), kernel::landlock()]);
+    checks.extend([kernel::clocks(), kernel::proc(), kernel::seccomp(), kernel::landlock()]);
     checks.extend(interpreters::checks());
     checks
 }

@@ -48,7 +48,7 @@ pub struct Plan<'a> {
     pub filters: &'a Filters,
     /// What of `/proc` is covered.
     pub proc_covers: &'a [Cover],
-    /// Whether this kernel has time namespaces.
+    /// Whether the sandbox gets clocks of its own.
     pub time_namespace: bool,
     /// What Landlock is to take away, where the kernel has it.
     pub landlock: Option<Rights>,
@@ -110,7 +110,9 @@ fn enter(mut plan: Plan<'_>) -> Result<std::convert::Infallible, StepError> {
     setgroups(&[]).step("drop groups")?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&first::waited_for()), None).step("block signals")?;
     if !sys::fork().step("fork the runtime")? {
-        first::give_up_rights(root, user, &plan.filters.first)?;
+        // Without a user namespace, root is the host's: the first process gets the other id of the pair.
+        let own = if plan.user_namespace { root } else { plan.uid };
+        first::give_up_rights(own, user, &plan.filters.first)?;
         drop((plan.failure, plan.socket, plan.stdout, plan.stderr));
         first::look_after(plan.status);
     }

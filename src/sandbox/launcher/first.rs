@@ -22,13 +22,14 @@ pub fn waited_for() -> SigSet {
 
 /// Gives up all rights but one: to signal processes of `user`.
 ///
-/// Real and saved ids stay `root`'s, the namespace's and without capabilities. That is what keeps `user` from signalling it, tracing it, or
-/// opening its descriptors, through which it tells how the runtime ended; the kernel looks at all three ids (kill(2), ptrace(2)).
-pub fn give_up_rights(root: u32, user: u32, filter: &[sock_filter]) -> Result<(), StepError> {
-    let (root_gid, user_gid) = (Gid::from_raw(root), Gid::from_raw(user));
-    setresgid(root_gid, user_gid, root_gid).step("become the first process's group")?;
-    let (root, user) = (Uid::from_raw(root), Uid::from_raw(user));
-    setresuid(root, user, root).step("become the first process's user")?;
+/// Real and saved ids are `own`, which no other process has and no capability comes with. That is what keeps `user` from signalling it,
+/// tracing it, or opening its descriptors, through which it tells how the runtime ended; the kernel looks at all three ids (kill(2),
+/// ptrace(2)).
+pub fn give_up_rights(own: u32, user: u32, filter: &[sock_filter]) -> Result<(), StepError> {
+    let (own_gid, user_gid) = (Gid::from_raw(own), Gid::from_raw(user));
+    setresgid(own_gid, user_gid, own_gid).step("become the first process's group")?;
+    let (own, user) = (Uid::from_raw(own), Uid::from_raw(user));
+    setresuid(own, user, own).step("become the first process's user")?;
     sys::drop_capabilities().step("drop the first process's capabilities")?;
     prctl::set_dumpable(false).step("hide the first process's memory")?;
     // A change of ids has cleared it.

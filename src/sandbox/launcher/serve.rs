@@ -107,11 +107,13 @@ impl Launcher {
         }
         let slots = PathBuf::from("slots");
         fs::create_dir(&slots).step("make slots")?;
+        // To set clocks takes a right that is the sandbox's own only in its own user namespace.
+        let time_namespace = setup.user_namespace && time::is_offered();
         let launcher = Self {
             setup,
             filters: Filters::compile(),
             proc_covers: proc::covers().step("read /proc")?,
-            time_namespace: time::is_offered(),
+            time_namespace,
             landlock: Rights::offered(),
             roots,
             slots,
