@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::daemon::Daemon;
+use crate::support::daemon::{Builder, Daemon};
+use crate::support::surroundings::Surroundings;
 
 /// Makes system calls by number: each event entry is a number and its arguments, each answer the errno or 0.
 const CALL: &str = r#"
@@ -139,6 +140,20 @@ async fn a_forbidden_call_ends_the_sandbox_and_is_named_and_counted() {
     }
     let child = json!({ "child": [libc::SYS_init_module, 0, 0, 0] });
     ends(&daemon, child, "init_module").await;
+}
+
+/// The number of seccomp(2) in [`Surroundings::Listened`] is this machine's.
+#[cfg(target_arch = "x86_64")]
+#[tokio::test]
+async fn where_nobody_can_listen_the_same_calls_are_refused_uncounted() {
+    let daemon = Builder::default().inside(Surroundings::Listened).start().await;
+    daemon.deploy_python("f", CALL).await;
+    let seen = daemon.result("f", &refused_calls()).await;
+    assert!(seen.as_object().expect("answers").values().all(|error| *error == EPERM), "{seen}");
+    let record = daemon.call("f", &json!({ "ptrace": [libc::SYS_ptrace, 0, 0, 0, 0] })).await;
+    assert_eq!(record["errorMessage"], "killed by signal 31 (SIGSYS)", "{record}");
+    assert_eq!(daemon.metrics().await.sum("faasd_sandbox_refused_calls_total", &[]), 0.0);
+    assert!(daemon.log().contains("refused system calls are not counted"), "{}", daemon.log());
 }
 
 #[cfg(target_arch = "x86_64")]

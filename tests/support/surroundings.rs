@@ -19,13 +19,31 @@ pub enum Surroundings {
     Chroot,
     /// A user namespace with the host's ids, below which another can't be made.
     NoUserNamespaces,
+    /// Somebody listens at a filter of system calls above the daemon, as some container runtimes do: there can be no second listener.
+    Listened,
 }
+
+/// Installs a filter that allows everything, with a listener that stays open, and becomes the program.
+const LISTENED: &str = "import ctypes, os, sys\n\
+    libc = ctypes.CDLL(None, use_errno=True)\n\
+    class Instruction(ctypes.Structure): _fields_ = [('code', ctypes.c_ushort), ('jt', ctypes.c_ubyte), ('jf', ctypes.c_ubyte), ('k', ctypes.c_uint)]\n\
+    class Program(ctypes.Structure): _fields_ = [('length', ctypes.c_ushort), ('filter', ctypes.POINTER(Instruction))]\n\
+    allow = Instruction(6, 0, 0, 0x7fff0000)\n\
+    fd = libc.syscall(317, 1, 8, ctypes.byref(Program(1, ctypes.pointer(allow))))\n\
+    assert fd >= 0, os.strerror(ctypes.get_errno())\n\
+    os.set_inheritable(fd, True)\n\
+    os.execv(sys.argv[1], sys.argv[1:])\n";
 
 impl Surroundings {
     /// A command that becomes `program` there; its pid stays. `scratch` is an empty directory.
     pub fn command(self, program: impl AsRef<OsStr>, scratch: &Path) -> Command {
         let (kind, script) = match self {
             Self::Host => return Command::new(program),
+            Self::Listened => {
+                let mut command = Command::new("python3");
+                command.args(["-c", LISTENED]).arg(program);
+                return command;
+            }
             Self::Chroot => ("--mount", r#"root=$1; shift; mount --rbind / "$root" && exec chroot "$root" "$@""#),
             // The second shell has the capabilities of a root that is one: the first began before the ids were mapped.
             Self::NoUserNamespaces => (

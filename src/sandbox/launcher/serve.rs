@@ -265,6 +265,9 @@ impl Launcher {
         let none = None::<&str>;
         mount(Some(&dir), &dir, none, MsFlags::MS_BIND, none).step("mount a slot")?;
         self.used.insert(slot, false);
+        // The sandbox's copy of the mount has the same flags.
+        let closed = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        mount(none, &dir, none, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | closed, none).step("close a slot")?;
         // Shared on its own, not with its siblings.
         mount(none, &dir, none, MsFlags::MS_SHARED, none).step("share a slot")?;
         Ok(dir)

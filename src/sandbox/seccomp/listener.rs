@@ -75,8 +75,8 @@ impl Allowance {
     }
 }
 
-/// Answers refused calls until the sandbox is gone. `end` is given the name of the first forbidden call, and kills the sandbox before that
-/// call could come back.
+/// Answers refused calls until the sandbox is gone. `end` is given the name of the first forbidden call, and kills the sandbox; this never
+/// returns then, for the call would come back if the listener were closed. To be aborted when all is over.
 pub async fn listen(
     listener: OwnedFd,
     counters: Counters,
@@ -96,7 +96,7 @@ pub async fn listen(
         }
         if let Some(name) = answer(listener.get_ref(), &counters) {
             end(name);
-            return Ok(());
+            return std::future::pending().await;
         }
     }
 }

@@ -344,7 +344,7 @@ pub const FORBIDDEN_HERE: &[Named] =
 #[cfg(not(target_arch = "x86_64"))]
 pub const FORBIDDEN_HERE: &[Named] = &[];
 
-/// Refused calls that are counted under a name of their own; every other is `other`. The last five are allowed with other arguments.
+/// Refused calls that are counted under a name of their own; every other is `other`. Those of [`CONDITIONAL`] are allowed with other arguments.
 pub const REFUSED: &[Named] = &[
     (libc::SYS_unshare, "unshare"),
     (libc::SYS_chroot, "chroot"),
@@ -478,6 +478,9 @@ const DATAGRAM: Test = is(1, TYPE, libc::SOCK_DGRAM as u32);
 /// <linux/tty.h>: pastes into the terminal.
 const TIOCLINUX: u32 = 0x541c;
 
+/// Bits of a mode that tell what kind of file it is; none means a regular one.
+const FILE_TYPE: u32 = libc::S_IFMT;
+
 const fn protocol(number: i32) -> Test {
     is(2, u32::MAX, number as u32)
 }
@@ -512,6 +515,11 @@ pub const CONDITIONAL: &[Conditional] = &[
         who: "isatty and non-blocking modes of every runtime; feeding a terminal's input is what reaches out of a sandbox",
         call: libc::SYS_ioctl,
         rows: &[&[is_not(1, libc::TIOCSTI as u32), is_not(1, TIOCLINUX)]],
+    },
+    Conditional {
+        who: "mkfifo of shells and Python; devices are refused",
+        call: libc::SYS_mknodat,
+        rows: &[&[is(2, FILE_TYPE, libc::S_IFIFO)], &[is(2, FILE_TYPE, libc::S_IFREG)], &[is(2, FILE_TYPE, 0)]],
     },
     Conditional {
         who: "names of threads, parent-death signals; a filter of one's own could hide refused calls from the count",
