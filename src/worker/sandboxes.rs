@@ -353,6 +353,8 @@ impl Sandboxes {
             // A frozen process can't be told to end everywhere; that it can't be thawed is no reason to keep it.
             let _ = handle.hold();
             handle.sandbox.terminate(Duration::ZERO).await;
+            // One that hangs in the kernel still takes what it was promised.
+            handle.sandbox.ended().await;
         }
         self.apply(Event::Ended { sandbox: id });
     }
