@@ -1,6 +1,8 @@
 //! That code in a sandbox sees and harms nothing but its own, and that what it used is measured.
 
 mod failures;
+mod limits;
+mod reaper;
 mod surroundings;
 mod usage;
 mod walls;

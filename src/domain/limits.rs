@@ -43,6 +43,11 @@ pub struct Limits {
     pub env_bytes: u64,
     pub description_bytes: u64,
     pub functions_per_owner: u64,
+    /// Calls of one owner at once; a synchronous one beyond it is refused, an asynchronous one waits in the queue. 0: all but an eighth of
+    /// what this machine runs at once, and further ones wait.
+    pub concurrency_per_owner: usize,
+    /// Memory that one owner's sandboxes may be promised together; 0: all but an eighth of the budget.
+    pub memory_mb_per_owner: u64,
 }
 
 /// What a function's memory must hold beside its files: the loaded interpreter, the code, the kernel's part.
@@ -86,6 +91,8 @@ impl Default for Limits {
             env_bytes: 4 * KIB,
             description_bytes: 256,
             functions_per_owner: 10_000,
+            concurrency_per_owner: 0,
+            memory_mb_per_owner: 0,
         }
     }
 }

@@ -41,13 +41,13 @@ const NOW: Duration = Duration::ZERO;
 const VISIBILITY: Duration = Duration::from_secs(30);
 
 async fn one(queue: &dyn JobQueue) -> Lease {
-    let mut leases = queue.receive(1, Duration::from_secs(5)).await.unwrap();
+    let mut leases = queue.receive(1, usize::MAX, Duration::from_secs(5)).await.unwrap();
     assert_eq!(leases.len(), 1);
     leases.remove(0)
 }
 
 async fn nothing(queue: &dyn JobQueue) {
-    assert_eq!(queue.receive(10, NOW).await.unwrap(), []);
+    assert_eq!(queue.receive(10, usize::MAX, NOW).await.unwrap(), []);
 }
 
 async fn is_lost(queue: &dyn JobQueue, token: &LeaseToken) {
@@ -78,7 +78,7 @@ async fn a_sent_job_survives_a_kill<W: World>() {
         world.queue().send(job.clone(), NOW).await.unwrap();
     }
     let world = world.killed().await;
-    let leases = world.queue().receive(100, NOW).await.unwrap();
+    let leases = world.queue().receive(100, usize::MAX, NOW).await.unwrap();
     assert_eq!(leases.into_iter().map(|lease| lease.job).collect::<Vec<_>>(), jobs);
 }
 
@@ -102,7 +102,7 @@ async fn an_empty_queue_answers_when_the_wait_is_over<W: World>() {
     let world = W::open(Config::default()).await;
     nothing(&*world.queue()).await;
     let began = Instant::now();
-    assert_eq!(world.queue().receive(10, Duration::from_millis(100)).await.unwrap(), []);
+    assert_eq!(world.queue().receive(10, usize::MAX, Duration::from_millis(100)).await.unwrap(), []);
     assert!(began.elapsed() >= Duration::from_millis(100));
 }
 
@@ -111,7 +111,7 @@ async fn a_waiting_receiver_gets_what_is_sent_meanwhile<W: World>() {
     let mut receivers = tokio::task::JoinSet::new();
     for _ in 0..3 {
         let queue = world.queue();
-        receivers.spawn(async move { queue.receive(1, Duration::from_secs(10)).await.unwrap().remove(0) });
+        receivers.spawn(async move { queue.receive(1, usize::MAX, Duration::from_secs(10)).await.unwrap().remove(0) });
     }
     tokio::time::sleep(Duration::from_millis(50)).await;
     let began = Instant::now();
@@ -129,8 +129,8 @@ async fn jobs_come_oldest_ready_first<W: World>() {
     for job in &jobs {
         queue.send(job.clone(), NOW).await.unwrap();
     }
-    let first = queue.receive(4, NOW).await.unwrap();
-    let rest = queue.receive(100, NOW).await.unwrap();
+    let first = queue.receive(4, usize::MAX, NOW).await.unwrap();
+    let rest = queue.receive(100, usize::MAX, NOW).await.unwrap();
     assert_eq!((first.len(), rest.len()), (4, 6));
     assert_eq!(first.into_iter().chain(rest).map(|lease| lease.job).collect::<Vec<_>>(), jobs);
 }
@@ -170,7 +170,7 @@ async fn each_job_goes_to_one_of_many_receivers<W: World>() {
             }
             let mut mine = Vec::new();
             while mine.len() < 5 {
-                for lease in queue.receive(2, Duration::from_secs(10)).await.unwrap() {
+                for lease in queue.receive(2, usize::MAX, Duration::from_secs(10)).await.unwrap() {
                     mine.push(lease.job.invocation);
                     queue.acknowledge(&lease.token).await.unwrap();
                 }
@@ -182,7 +182,7 @@ async fn each_job_goes_to_one_of_many_receivers<W: World>() {
         });
     }
     let mut taken: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
-    for lease in world.queue().receive(500, NOW).await.unwrap() {
+    for lease in world.queue().receive(500, usize::MAX, NOW).await.unwrap() {
         taken.push(lease.job.invocation);
     }
     assert_eq!(taken.len(), 500);
@@ -310,7 +310,7 @@ async fn the_backlog_is_counted<W: World>() {
     assert_eq!(queue.backlog().await.unwrap(), Backlog { ready: 2, delayed: 3, leased: 0 });
     world.pass(Duration::from_secs(61)).await;
     assert_eq!(queue.backlog().await.unwrap(), Backlog { ready: 5, delayed: 0, leased: 0 });
-    for lease in queue.receive(10, NOW).await.unwrap() {
+    for lease in queue.receive(10, usize::MAX, NOW).await.unwrap() {
         queue.acknowledge(&lease.token).await.unwrap();
     }
     assert_eq!(queue.backlog().await.unwrap(), Backlog::default());
@@ -327,7 +327,7 @@ async fn a_receiver_that_goes_away_takes_nothing_along<W: World>() {
     let world = W::open(Config::default()).await;
     let queue = world.queue();
     for _ in 0..20 {
-        let waiting = tokio::time::timeout(Duration::from_millis(2), queue.receive(1, Duration::from_secs(10)));
+        let waiting = tokio::time::timeout(Duration::from_millis(2), queue.receive(1, usize::MAX, Duration::from_secs(10)));
         assert!(waiting.await.is_err());
     }
     queue.send(job("ann"), NOW).await.unwrap();
