@@ -71,7 +71,7 @@ fn timed_out(limit: Duration) -> SandboxError {
 
 impl Process {
     /// Has the launcher make the sandbox in slot `start.slot`. The slot is freed when all is over, here or later.
-    pub async fn spawn(shared: &Arc<Shared>, group: Group, mut start: Start) -> Result<Spawned, SandboxError> {
+    pub async fn spawn(shared: &Arc<Shared>, mut group: Group, mut start: Start) -> Result<Spawned, SandboxError> {
         let slot = start.slot;
         let (socket, their_socket) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
             .map_err(os("make a socket"))?;
@@ -89,6 +89,7 @@ impl Process {
         for tasks in group.tasks() {
             fds.push(clone(tasks)?);
         }
+        let memory_event = group.take_memory_event();
         let group = Arc::new(group);
         let limit = Duration::from_millis(shared.config.sandbox.start_timeout_ms);
         let started = tokio::time::timeout(limit, shared.launcher.start_sandbox(start, fds)).await;
@@ -113,6 +114,7 @@ impl Process {
             place: place.clone(),
             group: group.clone(),
             pidfd: pidfd.clone(),
+            memory_event,
             status,
         };
         // Ends by itself when the sandbox does, which `terminate` sees to.
@@ -180,17 +182,18 @@ struct Reaper {
     place: Arc<Place>,
     group: Arc<Group>,
     pidfd: Arc<AsyncFd<OwnedFd>>,
+    memory_event: Option<OwnedFd>,
     status: OwnedFd,
 }
 
 impl Reaper {
     /// The end of the first process comes after that of all others.
     async fn run(self, tell: watch::Sender<Option<Ended>>) {
-        let Self { shared, slot, place, group, pidfd, status } = self;
+        let Self { shared, slot, place, group, pidfd, memory_event, status } = self;
         let ran_out = tokio::select! {
             biased;
             _ = pidfd.readable() => false,
-            () = out_of_memory(&group) => {
+            () = out_of_memory(&group, memory_event) => {
                 // As on v2 by the kernel: whole or not at all.
                 let _ = sys::signal(pidfd.get_ref().as_fd(), libc::SIGKILL);
                 let _ = group.thaw();
@@ -224,9 +227,8 @@ impl Reaper {
 }
 
 /// Returns once the kernel has killed something of the group for want of memory, where it leaves the rest alive (v1).
-async fn out_of_memory(group: &Group) {
-    let watched = group.memory_ran_out().and_then(|event| event.try_clone_to_owned().ok());
-    let watched = watched.and_then(|event| sys::watch(event, Interest::READABLE).ok());
+async fn out_of_memory(group: &Group, event: Option<OwnedFd>) {
+    let watched = event.and_then(|event| sys::watch(event, Interest::READABLE).ok());
     let Some(watched) = watched else { return std::future::pending().await };
     loop {
         let Ok(mut ready) = watched.readable().await else { return std::future::pending().await };

@@ -17,7 +17,8 @@ impl Default for Quarantine {
     #[allow(clippy::expect_used, reason = "both names are valid")]
     fn default() -> Self {
         let now = IntGauge::new("faasd_sandbox_quarantined", "Sandboxes that were killed and have not ended.");
-        let ever = IntCounter::new("faasd_sandbox_quarantines_total", "Sandboxes that did not end when they were killed.");
+        let ever =
+            IntCounter::new("faasd_sandbox_quarantines_total", "Sandboxes that did not end when they were killed.");
         Self { now: now.expect("a valid name"), ever: ever.expect("a valid name") }
     }
 }
@@ -48,7 +49,11 @@ impl Place {
         if !self.taken.swap(true, Ordering::Relaxed) {
             self.quarantine.now.inc();
             self.quarantine.ever.inc();
-            tracing::error!(slot, why, "killed sandbox does not end: its slot is kept, and looked after in the background");
+            tracing::error!(
+                slot,
+                why,
+                "killed sandbox does not end: its slot is kept, and looked after in the background"
+            );
         }
     }
 

@@ -35,6 +35,8 @@ contract!(worlds: [embedded => EmbeddedWorld], tests: [
     the_backlog_is_counted,
     a_foreign_token_is_lost,
     a_receiver_that_goes_away_takes_nothing_along,
+    owners_take_turns,
+    jobs_of_an_owner_at_its_most_stay_and_hold_up_nobody,
 ]);
 
 const NOW: Duration = Duration::ZERO;
@@ -133,6 +135,40 @@ async fn jobs_come_oldest_ready_first<W: World>() {
     let rest = queue.receive(100, usize::MAX, NOW).await.unwrap();
     assert_eq!((first.len(), rest.len()), (4, 6));
     assert_eq!(first.into_iter().chain(rest).map(|lease| lease.job).collect::<Vec<_>>(), jobs);
+}
+
+async fn owners_take_turns<W: World>() {
+    let world = W::open(Config::default()).await;
+    let queue = world.queue();
+    let crowd: Vec<Job> = (0..20).map(|_| job("crowd")).collect();
+    for job in &crowd {
+        queue.send(job.clone(), NOW).await.unwrap();
+    }
+    let single = job("single");
+    queue.send(single.clone(), NOW).await.unwrap();
+    let first = queue.receive(3, usize::MAX, NOW).await.unwrap();
+    let got: Vec<_> = first.into_iter().map(|lease| lease.job).collect();
+    assert_eq!(got, [crowd[0].clone(), single, crowd[1].clone()]);
+    assert_eq!(queue.receive(100, usize::MAX, NOW).await.unwrap().len(), 18);
+}
+
+async fn jobs_of_an_owner_at_its_most_stay_and_hold_up_nobody<W: World>() {
+    let world = W::open(Config::default()).await;
+    let queue = world.queue();
+    for owner in ["crowd", "crowd", "crowd", "single"] {
+        queue.send(job(owner), NOW).await.unwrap();
+    }
+    let leases = queue.receive(10, 1, NOW).await.unwrap();
+    assert_eq!(leases.iter().map(|lease| &*lease.job.owner.0).collect::<Vec<_>>(), ["crowd", "single"]);
+    assert_eq!(queue.receive(10, 1, NOW).await.unwrap(), []);
+    let waiting = tokio::spawn({
+        let queue = world.queue();
+        async move { queue.receive(10, 1, Duration::from_secs(10)).await.unwrap() }
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    queue.acknowledge(&leases[0].token).await.unwrap();
+    let next = waiting.await.unwrap();
+    assert_eq!((next.len(), next[0].attempt), (1, 1), "told when one of its owner's is over");
 }
 
 async fn a_delayed_job_waits_for_its_time<W: World>() {
@@ -327,7 +363,8 @@ async fn a_receiver_that_goes_away_takes_nothing_along<W: World>() {
     let world = W::open(Config::default()).await;
     let queue = world.queue();
     for _ in 0..20 {
-        let waiting = tokio::time::timeout(Duration::from_millis(2), queue.receive(1, usize::MAX, Duration::from_secs(10)));
+        let waiting =
+            tokio::time::timeout(Duration::from_millis(2), queue.receive(1, usize::MAX, Duration::from_secs(10)));
         assert!(waiting.await.is_err());
     }
     queue.send(job("ann"), NOW).await.unwrap();

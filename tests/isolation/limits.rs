@@ -154,7 +154,11 @@ async fn a_child_that_uses_up_the_memory_takes_its_function_along() {
     for how in ["return", "wait"] {
         let since = Instant::now();
         let record = daemon.call("f", &json!(how)).await;
-        assert_eq!((&record["status"], &record["errorType"]), (&json!("FAILED"), &json!("OutOfMemory")), "{how}: {record}");
+        assert_eq!(
+            (&record["status"], &record["errorType"]),
+            (&json!("FAILED"), &json!("OutOfMemory")),
+            "{how}: {record}"
+        );
         assert!(since.elapsed() < Duration::from_secs(20), "nobody waits for what was left");
     }
 }
@@ -223,7 +227,10 @@ async fn statuses(client: &crate::support::client::Client, jobs: &[String]) -> V
 /// Reading the package back from the disk is held to the ceiling that is configured.
 #[tokio::test]
 async fn ceilings_on_io_reach_the_kernel() {
-    let daemon = Daemon::with("SANDBOX__IO_READ_BYTES_PER_S", 12_345_678).set("SANDBOX__IO_OPERATIONS_PER_S", 4321).start().await;
+    let daemon = Daemon::with("SANDBOX__IO_READ_BYTES_PER_S", 12_345_678)
+        .set("SANDBOX__IO_OPERATIONS_PER_S", 4321)
+        .start()
+        .await;
     daemon.deploy_python("f", ECHO).await;
     daemon.call("f", &json!(1)).await;
     let mut seen = String::new();

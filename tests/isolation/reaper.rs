@@ -205,7 +205,8 @@ async fn calls(daemon: &Arc<Daemon>, range: std::ops::Range<usize>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_calls_leave_nothing() {
     let most = std::env::var(CALLS_VARIABLE).ok().and_then(|most| most.parse().ok()).unwrap_or(CALLS);
-    let daemon = Daemon::with("SANDBOX__GRACE_MS", 100).set("POOL__KEEP_ALIVE_S", 1).set("LOG__LEVEL", "warn").start().await;
+    let daemon =
+        Daemon::with("SANDBOX__GRACE_MS", 100).set("POOL__KEEP_ALIVE_S", 1).set("LOG__LEVEL", "warn").start().await;
     let daemon = Arc::new(daemon);
     let settings = json!({ "memoryMb": 128, "timeoutMs": 1500 });
     daemon.deploy_python_with("hostile", HOSTILE, settings).await;
@@ -254,7 +255,10 @@ async fn a_sandbox_that_can_t_be_killed_is_kept_apart_and_collected_later() {
     let quarantined = async |count: f64| {
         let since = Instant::now();
         while daemon.metrics().await.sum("faasd_sandbox_quarantined", &[]) != count {
-            assert!(since.elapsed() < Duration::from_secs(20), "{count} were expected in quarantine: {before:?} {hung:?}");
+            assert!(
+                since.elapsed() < Duration::from_secs(20),
+                "{count} were expected in quarantine: {before:?} {hung:?}"
+            );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };

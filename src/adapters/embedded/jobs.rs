@@ -292,7 +292,8 @@ fn weight(job: &Job) -> usize {
 pub(super) fn load(connection: &Connection, clock: &dyn Clock) -> rusqlite::Result<Jobs> {
     let (wall, now) = (clock.now().as_millis(), clock.monotonic());
     let mut jobs = Jobs::default();
-    let mut statement = connection.prepare("SELECT id, attempts, available_at, owner FROM jobs ORDER BY available_at, seq")?;
+    let mut statement =
+        connection.prepare("SELECT id, attempts, available_at, owner FROM jobs ORDER BY available_at, seq")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let id = InvocationId(uuid::Uuid::from_bytes(row.get(0)?));

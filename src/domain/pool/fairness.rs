@@ -240,8 +240,7 @@ fn memory_beyond_an_owner_s_share_comes_from_its_own_idle_sandboxes() {
     machine.calls(Duration::ZERO, &owned(3, "many", 128), 1);
     machine.run_for(Duration::from_secs(1));
     assert_eq!((machine.served("many"), machine.served("other")), (3, 1));
-    let left: Vec<u128> =
-        machine.pool.versions.iter().map(|(_, pool)| pool.version.function_id.0.as_u128()).collect();
+    let left: Vec<u128> = machine.pool.versions.iter().map(|(_, pool)| pool.version.function_id.0.as_u128()).collect();
     assert!(left.contains(&9) && left.contains(&3) && !left.contains(&1), "its oldest went: {left:?}");
     machine.calls(Duration::ZERO, &owned(4, "large", 512), 1);
     machine.run_for(Duration::from_secs(1));

@@ -48,7 +48,7 @@ pub struct Group {
     pub(super) cpu: Option<(Kind, PathBuf)>,
     pub(super) io_dir: Option<(Kind, PathBuf)>,
     pub(super) pids_dir: Option<PathBuf>,
-    memory_ran_out: Option<OwnedFd>,
+    memory_event: Option<OwnedFd>,
     peak: Option<Kept>,
     oom: Option<Kept>,
     cpu_time: Option<Kept>,
@@ -112,7 +112,7 @@ impl Group {
             .transpose()?;
         let pids_dir = place(Controller::Pids).map(|(_, dir)| dir);
         let oom = keep(Controller::Memory, "memory.oom_control", "memory.events")?;
-        let memory_ran_out = match (&oom, place(Controller::Memory)) {
+        let memory_event = match (&oom, place(Controller::Memory)) {
             (Some(Kept::V1(file)), Some((_, dir))) => watch_memory(file, &dir)?,
             _ => None,
         };
@@ -123,7 +123,7 @@ impl Group {
             cpu: place(Controller::Cpu),
             peak: keep(Controller::Memory, "memory.max_usage_in_bytes", "memory.peak")?,
             oom,
-            memory_ran_out,
+            memory_event,
             io_dir: place(Controller::Io),
             cpu_time: keep(Controller::CpuAccounting, "cpuacct.usage", "cpu.stat")?,
             throttled: keep(Controller::Cpu, "cpu.stat", "cpu.stat")?,
@@ -149,8 +149,8 @@ impl Group {
     }
 
     /// Readable once the kernel found no memory for this group; only on v1, where it does not end the whole group by itself.
-    pub fn memory_ran_out(&self) -> Option<BorrowedFd<'_>> {
-        self.memory_ran_out.as_ref().map(AsFd::as_fd)
+    pub fn take_memory_event(&mut self) -> Option<OwnedFd> {
+        self.memory_event.take()
     }
 
     /// Forgets the peak so far, so that [`Group::peak_bytes`] speaks of what comes. `false`: this kernel can't.

@@ -172,12 +172,11 @@ mod tests {
     #[test]
     fn a_v2_group_is_limited_in_one_place() {
         let tree = tempfile::tempdir().unwrap();
-        let layout =
-            Layout { v2: Some(tree.path().into()), on_v2: Controller::ALL.to_vec(), v1: BTreeMap::new() };
+        let layout = Layout { v2: Some(tree.path().into()), on_v2: Controller::ALL.to_vec(), v1: BTreeMap::new() };
         let dir = tree.path().join("one");
         fs::create_dir(&dir).unwrap();
         fs::write(dir.join("memory.swap.max"), "max").unwrap();
-        let group = Group::make(&layout, "one").unwrap();
+        let mut group = Group::make(&layout, "one").unwrap();
         group.limit(&LIMITS).unwrap();
         group.limit_io(&IO).unwrap();
         for (file, value) in [
@@ -191,7 +190,7 @@ mod tests {
         ] {
             assert_eq!(read(&dir.join(file)), value, "{file}");
         }
-        assert!(group.memory_ran_out().is_none(), "the kernel ends the whole group by itself");
+        assert!(group.take_memory_event().is_none(), "the kernel ends the whole group by itself");
     }
 
     #[test]
@@ -203,8 +202,8 @@ mod tests {
             fs::create_dir_all(parent.join("one")).unwrap();
             fs::write(parent.join("one/tasks"), "").unwrap();
         }
-        let [memory, cpu, pids, io] = [Controller::Memory, Controller::Cpu, Controller::Pids, Controller::Io]
-            .map(|of| parents[&of].join("one"));
+        let [memory, cpu, pids, io] =
+            [Controller::Memory, Controller::Cpu, Controller::Pids, Controller::Io].map(|of| parents[&of].join("one"));
         for (dir, file) in [
             (&memory, "memory.memsw.limit_in_bytes"),
             (&memory, "memory.kmem.tcp.limit_in_bytes"),

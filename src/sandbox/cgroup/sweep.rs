@@ -135,7 +135,8 @@ mod tests {
         for group in [&own, &living, &dead] {
             fs::create_dir_all(group.join("sandbox")).unwrap();
         }
-        let claims = [&own, &living].map(|group| Claim::take(std::slice::from_ref(group), SWEEPER_WAIT).unwrap().unwrap());
+        let claims =
+            [&own, &living].map(|group| Claim::take(std::slice::from_ref(group), SWEEPER_WAIT).unwrap().unwrap());
         assert_eq!(sweep_orphans(std::slice::from_ref(&own)), 1);
         assert!(own.join("sandbox").exists() && living.join("sandbox").exists() && !dead.exists());
         drop(claims);
