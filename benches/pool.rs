@@ -7,7 +7,7 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use faasd::domain::function::{Runtime, Version};
 use faasd::domain::ids::{Digest, FunctionId, Owner, SandboxId};
-use faasd::domain::pool::{Action, Event, Pool, Settings, WaiterId};
+use faasd::domain::pool::{Action, Event, Pool, Settings, Share, WaiterId};
 use faasd::domain::time::Timestamp;
 use uuid::Uuid;
 
@@ -39,6 +39,7 @@ fn warm(versions: u128, concurrency_max: usize) -> (Pool, Vec<Arc<Version>>) {
         per_version_max: 256,
         waiters_max: 20_000,
         memory_budget_mb: 1 << 30,
+        share: Share::WHOLE,
         prewarmed: [0; Runtime::ALL.len()],
         freeze_after: Duration::from_millis(200),
         keep_alive: Duration::from_secs(600),

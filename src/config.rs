@@ -138,6 +138,11 @@ pub struct Sandbox {
     /// Processors a sandbox may use when others are idle, at the least. Its share among busy ones is always in proportion to its memory
     /// (1 769 MB = one processor); 0 makes that a hard ceiling too, as on Lambda.
     pub cpu_ceiling_min: f64,
+    /// Ceilings of each sandbox on the disk that holds `data_dir`; 0: none. All it can do there is read: code, libraries.
+    pub io_read_bytes_per_s: u64,
+    pub io_write_bytes_per_s: u64,
+    /// Reads a second, and as many writes.
+    pub io_operations_per_s: u64,
 }
 
 impl Default for Sandbox {
@@ -153,6 +158,9 @@ impl Default for Sandbox {
             build_memory_mb: 1024,
             open_files_max: 1024,
             cpu_ceiling_min: 1.0,
+            io_read_bytes_per_s: 0,
+            io_write_bytes_per_s: 0,
+            io_operations_per_s: 0,
         }
     }
 }

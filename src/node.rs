@@ -127,6 +127,7 @@ impl Node {
         let address = listener.local_addr().map_err(step("read the listener's address"))?;
         let sandboxes =
             LinuxSandboxes::open(config.clone(), &instance, &surroundings.executable, &surroundings.path).await?;
+        sandboxes.register(&registry);
         let sandboxes = Arc::new(sandboxes);
         sandboxes.register(&registry);
         let packages = Arc::new(ZipPackages::new(config.limits.clone()));

@@ -7,12 +7,14 @@ mod channel;
 mod driver;
 mod environment;
 mod files;
+mod groups;
 mod instance;
 pub mod interpreters;
 mod launch;
 pub mod launcher;
 mod output;
 mod process;
+mod quarantine;
 pub mod seccomp;
 mod sys;
 

@@ -61,7 +61,7 @@ use code_cache::CodeCache;
 use sandboxes::Sandboxes;
 use tasks::Tasks;
 
-/// Compilations at once: each has a memory of its own beside the pool's budget.
+/// Compilations at once: each takes its memory out of the pool's budget.
 const BUILDS_MAX: usize = 2;
 /// How often a drain looks whether all calls are over.
 const DRAIN_LOOK: Duration = Duration::from_millis(10);

@@ -4,6 +4,8 @@ mod calls;
 mod failures;
 mod needs;
 mod proc;
+mod limits;
+mod reaper;
 mod surroundings;
 mod usage;
 mod walls;

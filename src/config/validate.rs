@@ -91,6 +91,12 @@ impl Rules {
         self.between("limits.timeout_ms_max", l.timeout_ms_max, l.timeout_ms_min, DAY_MS);
         self.between("limits.timeout_ms_default", l.timeout_ms_default, l.timeout_ms_min, l.timeout_ms_max);
         self.at_least("limits.pids", l.pids.into(), PIDS_FLOOR.into());
+        let most = l.memory_mb_per_owner;
+        self.require(
+            "limits.memory_mb_per_owner",
+            most == 0 || most >= u64::from(l.memory_mb_default),
+            format!("must be 0 or hold one function of the default {} MB", l.memory_mb_default),
+        );
     }
 
     fn http(&mut self, config: &Config) {
@@ -204,6 +210,7 @@ mod tests {
             ("limits.timeout_ms_default", |c| c.limits.timeout_ms_default = 1_000_000),
             ("limits.timeout_ms_max", |c| c.limits.timeout_ms_max = 99),
             ("limits.pids", |c| c.limits.pids = 1),
+            ("limits.memory_mb_per_owner", |c| c.limits.memory_mb_per_owner = 1),
             ("http.metrics_token", |c| c.http.metrics_token = "short".into()),
             ("http.inflight_max", |c| c.http.inflight_max = 0),
             ("rate_limit.rate", |c| c.rate_limit.rate = 0),

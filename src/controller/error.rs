@@ -240,6 +240,9 @@ impl From<ExecuteError> for ApiError {
                 Self::new(Code::NoCapacity, format!("no capacity: {reason}; try again shortly"))
                     .retry_after(retry_after)
             }
+            ExecuteError::TooManyCalls { reason, retry_after } => {
+                Self::new(Code::TooManyRequests, format!("{reason}; wait for one to end")).retry_after(retry_after)
+            }
             ExecuteError::Draining => draining(),
             ExecuteError::Unsupported(message) => Self::new(Code::RuntimeUnavailable, message),
             ExecuteError::Platform(message) => {

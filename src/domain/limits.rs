@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::function::Runtime;
+
 pub const KIB: u64 = 1024;
 pub const MIB: u64 = 1024 * KIB;
 
@@ -33,7 +35,7 @@ pub struct Limits {
     pub timeout_ms_min: u64,
     pub timeout_ms_max: u64,
     pub timeout_ms_default: u64,
-    /// Size of `/tmp`, and of `/output`.
+    /// Most that `/tmp` and `/output` hold together; less where the function's memory has no room for it: [`Limits::scratch_mb`].
     pub tmp_mb: u32,
     /// Processes and threads together, of one sandbox.
     pub pids: u32,
@@ -41,6 +43,28 @@ pub struct Limits {
     pub env_bytes: u64,
     pub description_bytes: u64,
     pub functions_per_owner: u64,
+    /// Calls of one owner at once; a synchronous one beyond it is refused, an asynchronous one waits in the queue. 0: all but an eighth of
+    /// what this machine runs at once, and further ones wait.
+    pub concurrency_per_owner: usize,
+    /// Memory that one owner's sandboxes may be promised together; 0: all but an eighth of the budget.
+    pub memory_mb_per_owner: u64,
+}
+
+/// What a function's memory must hold beside its files: the loaded interpreter, the code, the kernel's part.
+const RESERVE_MB: u32 = 32;
+/// Node.js takes this much before it has loaded anything.
+const RESERVE_NODEJS_MB: u32 = 64;
+/// The reserve is at least one part in so many of the memory, and the files' part is never below half of that.
+const RESERVE_PART: u32 = 4;
+
+impl Limits {
+    /// What `/tmp` and `/output` of such a function hold together. They are charged to its memory: what is left beside them is enough
+    /// for a function that fills them to be told so, rather than killed.
+    pub fn scratch_mb(&self, runtime: Runtime, memory_mb: u32) -> u32 {
+        let least = if runtime == Runtime::Nodejs { RESERVE_NODEJS_MB } else { RESERVE_MB };
+        let room = memory_mb.saturating_sub(least.max(memory_mb / RESERVE_PART));
+        self.tmp_mb.min(room.max(memory_mb / (2 * RESERVE_PART)).max(1))
+    }
 }
 
 impl Default for Limits {
@@ -67,6 +91,36 @@ impl Default for Limits {
             env_bytes: 4 * KIB,
             description_bytes: 256,
             functions_per_owner: 10_000,
+            concurrency_per_owner: 0,
+            memory_mb_per_owner: 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_leave_room_for_the_function() {
+        let limits = Limits::default();
+        for (runtime, memory_mb, scratch_mb) in [
+            (Runtime::Python, 64, 32),
+            (Runtime::Python, 128, 96),
+            (Runtime::Python, 256, 192),
+            (Runtime::Python, 10_240, 512),
+            (Runtime::Nodejs, 64, 8),
+            (Runtime::Nodejs, 128, 64),
+            (Runtime::Nodejs, 1024, 512),
+            (Runtime::Cpp, 16, 2),
+        ] {
+            assert_eq!(limits.scratch_mb(runtime, memory_mb), scratch_mb, "{runtime} with {memory_mb} MB");
+        }
+    }
+
+    #[test]
+    fn a_lower_limit_wins() {
+        let limits = Limits { tmp_mb: 10, ..Limits::default() };
+        assert_eq!(limits.scratch_mb(Runtime::Python, 1024), 10);
     }
 }

@@ -15,14 +15,18 @@
 //!
 //! A sandbox counts against every limit until `Ended` confirms that nothing is left of it. Starting (for a version) and
 //! Specialising together are its version's *coming* ones. A creation is ordered only while fewer are coming or idle than
-//! callers wait, and only if it pays (see `worth`); whoever is ready first, created or returned, serves the oldest waiter.
+//! callers wait, and only if it pays (see `worth`); whoever is ready first, created or returned, serves the version's oldest
+//! waiter. Between versions of several owners it is the turn of who has least (see `owners`).
 //!
 //! Checkout of an idle sandbox and checkin without waiters are O(1); the rest is O(log versions that wait).
 
 mod create;
+#[cfg(test)]
+mod fairness;
 mod idle;
 #[cfg(test)]
 mod model;
+mod owners;
 mod room;
 mod serve;
 #[cfg(test)]
@@ -39,8 +43,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::function::{Runtime, Version};
-use super::ids::{SandboxId, VersionKey};
+use super::ids::{Owner, SandboxId, VersionKey};
 use super::outcome::StartType;
+use owners::OwnerPool;
+pub use owners::Share;
 use slab::{Chain, Link, Slab, Slot};
 pub use words::{Action, Counts, EndReason, Event, GENERIC_MEMORY_MB, Refusal, Settings, WaiterId};
 use worth::{History, Mean};
@@ -102,6 +108,7 @@ struct Waiter {
 #[derive(Debug)]
 struct VersionPool {
     version: Arc<Version>,
+    owner: Slot,
     idle: Chain,
     waiters: Chain,
     coming: usize,
@@ -110,9 +117,11 @@ struct VersionPool {
     counting_on: usize,
     retired: bool,
     history: History,
-    /// Its place in `Pool::servable`.
+    /// Idle ones as they are counted in `Taken::spare`.
+    spare: usize,
+    /// Its place in its owner's `servable`.
     servable_at: Option<u64>,
-    /// Its place in `Pool::wanting`.
+    /// Its place in its owner's `wanting`.
     wanting_at: Option<u64>,
     /// Its place in `Pool::watched`.
     watched_at: Option<Duration>,
@@ -146,14 +155,17 @@ struct RuntimePool {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Taken {
     memory_mb: u64,
-    /// Of that, what is about to be given back.
+    /// To what is not the pool's: compilations.
+    lent_mb: u64,
+    /// Of the memory of sandboxes, what is about to be given back.
     ending_mb: u64,
     ending: usize,
     starting: usize,
     /// Calls running.
     active: usize,
-    /// Promised to idle sandboxes of versions.
-    idle_mb: u64,
+    /// Idle sandboxes of versions that nobody waits for, and what they are promised.
+    spare: usize,
+    spare_mb: u64,
     /// Processors that the calls running keep busy, in millionths.
     processors_ppm: u64,
 }
@@ -167,12 +179,15 @@ pub struct Pool {
     versions: Slab<VersionPool>,
     by_key: HashMap<VersionKey, Slot>,
     runtimes: [RuntimePool; RUNTIMES],
+    owners: Slab<OwnerPool>,
+    by_owner: HashMap<Owner, Slot>,
     waiters: Slab<Waiter>,
     by_waiter: HashMap<WaiterId, Slot>,
-    /// Versions with waiters and idle sandboxes, by their oldest waiter: only `concurrency_max` holds them up.
-    servable: BTreeSet<(u64, Slot)>,
-    /// Versions that need another sandbox, by their oldest waiter.
-    wanting: BTreeSet<(u64, Slot)>,
+    /// Owners with waiters, idle sandboxes for them and calls left in their share, by their calls running and their oldest waiter: only
+    /// `concurrency_max` holds them up.
+    servable: BTreeSet<(usize, u64, Slot)>,
+    /// Owners that need another sandbox, by the memory they hold and their oldest waiter.
+    wanting: BTreeSet<(u64, u64, Slot)>,
     /// Versions whose waiters no sandbox is made for, by when to look again, or earlier.
     watched: BTreeSet<(Duration, Slot)>,
     /// Idle ones of all versions, longest idle first.
@@ -203,6 +218,8 @@ impl Pool {
             versions: Slab::new(),
             by_key: HashMap::new(),
             runtimes: std::array::from_fn(|_| runtime()),
+            owners: Slab::new(),
+            by_owner: HashMap::new(),
             waiters: Slab::new(),
             by_waiter: HashMap::new(),
             servable: BTreeSet::new(),
@@ -232,6 +249,8 @@ impl Pool {
             Event::Died { sandbox } => self.died(sandbox, now, actions),
             Event::Ended { sandbox } => self.ended(sandbox, now, actions),
             Event::Retire { version } => self.retire(version, now, actions),
+            Event::Lend { memory_mb } => self.lend(memory_mb, actions),
+            Event::Return { memory_mb } => self.give_back(memory_mb, now, actions),
             Event::Drain => self.drain(now, actions),
             Event::Tick => self.tick(now, actions),
         }
@@ -297,6 +316,7 @@ impl Pool {
         let State::Busy { version } = self.sandboxes[slot].state else { return };
         self.versions[version].busy -= 1;
         self.taken.active -= 1;
+        self.count_call(version, false);
         self.note_call(slot, version, cpu);
         match (self.sandboxes[slot].dead, reusable) {
             (true, _) => self.end(slot, EndReason::Died, out),
@@ -362,10 +382,17 @@ impl Pool {
     /// The sandbox's places in the limits become those of one that is ending. It must be in no chain any more.
     fn end(&mut self, slot: Slot, reason: EndReason, out: &mut Vec<Action>) {
         let sandbox = &mut self.sandboxes[slot];
-        sandbox.state = State::Ending;
+        let before = std::mem::replace(&mut sandbox.state, State::Ending);
         self.taken.ending += 1;
         self.taken.ending_mb += sandbox.memory_mb;
         out.push(Action::End { sandbox: sandbox.id, reason });
+        match before {
+            State::Starting { destined: Some(version) }
+            | State::Specialising { version, .. }
+            | State::Idle { version, .. }
+            | State::Busy { version } => self.let_go(version),
+            State::Starting { destined: None } | State::Generic | State::Ending => {}
+        }
     }
 
     /// Nothing is left of it.

@@ -22,6 +22,9 @@ pub enum ExecuteError {
     /// Every place is taken and the queue for one is full: 503 with `Retry-After`.
     #[error("no capacity: {reason}")]
     NoCapacity { reason: String, retry_after: Duration },
+    /// This owner has as many calls under way as one may: 429 with `Retry-After`.
+    #[error("too many calls: {reason}")]
+    TooManyCalls { reason: String, retry_after: Duration },
     #[error("this worker is draining")]
     Draining,
     /// The runtime can't run here; the message says what to install.

@@ -28,8 +28,11 @@ pub trait JobQueue: Send + Sync + 'static {
     /// Durable when it returns. Sending an invocation that is already queued changes nothing.
     async fn send(&self, job: Job, delay: Duration) -> Result<(), StoreError>;
 
-    /// Up to `max` jobs, oldest ready first; waits up to `wait` for the first. An empty answer is no error.
-    async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<Lease>, StoreError>;
+    /// Up to `max` jobs; waits up to `wait` for the first. An empty answer is no error.
+    ///
+    /// Owners take turns; within one the oldest ready comes first. Of an owner that has `per_owner_max` of them leased by
+    /// this node none is handed out, and nobody else's waits behind those.
+    async fn receive(&self, max: usize, per_owner_max: usize, wait: Duration) -> Result<Vec<Lease>, StoreError>;
 
     /// The lease lasts `valid_for` from now.
     async fn extend(&self, token: &LeaseToken, valid_for: Duration) -> Result<(), QueueError>;

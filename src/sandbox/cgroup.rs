@@ -10,12 +10,16 @@
 
 mod group;
 mod layout;
+mod limit;
+mod sweep;
 
-pub use group::{Group, Limits, Readings};
-pub use layout::{Controller, Layout, remove_parents, sweep};
+pub use group::{Group, Readings};
+pub use layout::{Controller, Layout};
+pub use limit::{Device, IoLimits, Limits};
+pub use sweep::{CLAIM_WAIT, Claim, end_all, sweep_orphans};
 
-use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 /// What went wrong, with the file it went wrong at.
 #[derive(Debug, thiserror::Error)]
@@ -31,4 +35,8 @@ impl CgroupError {
         let path = path.into();
         move |source| Self { verb, path, source }
     }
+}
+
+fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
+    fs::write(path, value).map_err(CgroupError::new("write", path))
 }

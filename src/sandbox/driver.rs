@@ -9,13 +9,15 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use super::cgroup::{self, Controller, Group, Layout};
+use super::cgroup::{self, Claim, Controller, Group, IoLimits, Layout};
 use super::environment;
+use super::groups::{claim_groups, io_limits};
 use super::instance::LinuxSandbox;
 use super::interpreters::Interpreters;
 use super::launch::LauncherHandle;
 use super::launcher::protocol::{Root, Setup, Start};
 use super::process::{Process, Spawned};
+use super::quarantine::Quarantine;
 use super::seccomp;
 use crate::config::{Config, Isolation};
 use crate::domain::function::Runtime;
@@ -39,6 +41,7 @@ pub struct LinuxSandboxes {
     interpreters: Interpreters,
     making: Semaphore,
     launcher: Mutex<Option<JoinHandle<()>>>,
+    claim: Mutex<Option<Claim>>,
     warnings: Vec<String>,
 }
 
@@ -48,7 +51,9 @@ pub struct Shared {
     pub launcher: LauncherHandle,
     /// System calls that sandboxes were refused.
     pub refused: seccomp::Counters,
+    pub quarantine: Quarantine,
     layout: Layout,
+    io: Option<IoLimits>,
     slots: Mutex<Slots>,
 }
 
@@ -101,13 +106,15 @@ impl Shared {
         arguments: Vec<String>,
     ) -> Result<Spawned, SandboxError> {
         let slot = self.take_slot()?;
-        let made =
-            Group::make(&self.layout, name).and_then(|group| group.limit(&self.limits(memory_mb)).map(|()| group));
+        let made = Group::make(&self.layout, name).and_then(|group| {
+            group.limit(&self.limits(memory_mb))?;
+            self.io.as_ref().map_or(Ok(()), |io| group.limit_io(io))?;
+            Ok(group)
+        });
         let group = made.map_err(|error| {
             self.free_slot(slot);
             SandboxError::Failed { step: "make control groups", cause: error.to_string() }
         })?;
-        let tmp_bytes = u64::from(self.config.limits.tmp_mb) * MIB;
         let start = Start {
             slot,
             root,
@@ -115,9 +122,8 @@ impl Shared {
             into_v2: false,
             arguments,
             environment: environment::generic(),
-            tmp_bytes,
-            output_bytes: tmp_bytes,
             open_files_max: self.config.sandbox.open_files_max,
+            tasks_max: self.config.limits.pids.into(),
         };
         // In a task of its own: if whoever asked goes away meanwhile, the sandbox is still taken over, and ended.
         let shared = self.clone();
@@ -137,31 +143,6 @@ impl Shared {
     }
 }
 
-/// The group layout, or as much of it as `isolation` demands.
-fn prepare_groups(config: &Config, instance: &str, warnings: &mut Vec<String>) -> Result<Layout, SandboxError> {
-    let prepared = Layout::prepare(&config.sandbox.cgroup_prefix, instance);
-    let (layout, problem) = match prepared {
-        Ok(layout) => {
-            let missing = layout.missing();
-            let problem = (!missing.is_empty())
-                .then(|| format!("this machine offers no cgroup controller for {}", missing.join(", ")));
-            (layout, problem)
-        }
-        Err(error) => (Layout::default(), Some(format!("control groups can't be made ({error})"))),
-    };
-    match problem {
-        Some(problem) if config.isolation == Isolation::Strict => Err(SandboxError::Unsupported(format!(
-            "{problem}; mount the cgroup hierarchies writable, or set `isolation = \"auto\"` to start without these limits"
-        ))),
-        Some(problem) => {
-            warnings
-                .push(format!("{problem}: functions run without these limits; `faasd doctor` shows how to mend it"));
-            Ok(layout)
-        }
-        None => Ok(layout),
-    }
-}
-
 impl LinuxSandboxes {
     /// Starts the launcher, sweeps what an earlier run left, and tries a sandbox.
     ///
@@ -174,8 +155,8 @@ impl LinuxSandboxes {
         path: &str,
     ) -> Result<Self, SandboxError> {
         let mut warnings = Vec::new();
-        let layout = prepare_groups(&config, instance, &mut warnings)?;
-        let swept = layout.sweep();
+        let (layout, claim) = claim_groups(&config, instance, &mut warnings)?;
+        let swept = layout.sweep() + cgroup::sweep_orphans(&layout.parents());
         if swept > 0 {
             tracing::info!(groups = swept, "ended what an earlier run left");
         }
@@ -192,12 +173,15 @@ impl LinuxSandboxes {
             cgroup_parents: layout.parents(),
             user_namespace: true,
         };
-        let begun = match Self::begin(&config, &layout, setup.clone()).await {
+        let mut claim = Some(claim);
+        let begun = match Self::begin(&config, &layout, setup.clone(), &mut claim, &mut warnings).await {
             Err(error) if config.isolation == Isolation::Auto => {
                 setup.user_namespace = false;
                 // The launcher that failed has taken its groups with it.
-                let layout = prepare_groups(&config, instance, &mut Vec::new())?;
-                let begun = Self::begin(&config, &layout, setup).await;
+                drop(claim.take());
+                let (layout, again) = claim_groups(&config, instance, &mut Vec::new())?;
+                claim = Some(again);
+                let begun = Self::begin(&config, &layout, setup, &mut claim, &mut warnings).await;
                 if begun.is_ok() {
                     warnings.push(format!(
                         "no user namespaces ({error}): sandboxes run under unprivileged host ids instead; `faasd doctor` shows how to mend it"
@@ -221,6 +205,7 @@ impl LinuxSandboxes {
             interpreters,
             making: Semaphore::new(MAKING_MAX),
             launcher: Mutex::new(Some(task)),
+            claim: Mutex::new(claim),
             warnings,
         })
     }
@@ -229,13 +214,17 @@ impl LinuxSandboxes {
         config: &Arc<Config>,
         layout: &Layout,
         setup: Setup,
+        claim: &mut Option<Claim>,
+        warnings: &mut Vec<String>,
     ) -> Result<(Arc<Shared>, JoinHandle<()>), SandboxError> {
         let (launcher, task) = LauncherHandle::start(setup).await?;
         let shared = Arc::new(Shared {
             config: config.clone(),
             launcher,
             refused: seccomp::Counters::default(),
+            quarantine: Quarantine::default(),
             layout: layout.clone(),
+            io: io_limits(config, layout, warnings),
             slots: Mutex::default(),
         });
         match shared.try_one().await {
@@ -244,7 +233,8 @@ impl LinuxSandboxes {
                 "refused system calls are not counted: another seccomp listener is in force, or the kernel is older than 5.0"
             ),
             Err(error) => {
-                // It ends what is in the groups: another may only begin when it is gone.
+                // It ends what is in the groups, which it can't while they are claimed: another may only begin when it is gone.
+                drop(claim.take());
                 shared.launcher.close().await;
                 let _ = task.await;
                 return Err(error);
@@ -277,6 +267,11 @@ impl LinuxSandboxes {
         self.shared.layout.parents()
     }
 
+    /// Shows how many sandboxes could not be ended.
+    pub fn register(&self, registry: &prometheus::Registry) {
+        self.shared.quarantine.register(registry);
+    }
+
     /// Whether sandboxes can be frozen here.
     pub fn can_freeze(&self) -> bool {
         self.shared.layout.has(Controller::Freezer)
@@ -292,6 +287,8 @@ impl LinuxSandboxes {
     pub async fn close(&self) {
         let task = self.launcher.lock().unwrap_or_else(PoisonError::into_inner).take();
         let layout = self.shared.layout.clone();
+        // From here on they are the launcher's, to clear away.
+        drop(self.claim.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.shared.launcher.close().await;
         if let Some(task) = task {
             let _ = task.await;

@@ -11,6 +11,8 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use crate::domain::limits::KIB;
+
 /// Directories deeper than this are dropped.
 const DEPTH_MAX: usize = 16;
 
@@ -30,6 +32,12 @@ pub fn open_output(pid: i32) -> io::Result<Output> {
     Output::new(openat(root, "output", flags | OFlag::O_NOFOLLOW, Mode::empty())?)
 }
 
+/// Inodes of the tmpfs per so many bytes of it: at about 1 KiB of kernel memory each, charged to the sandbox like its pages, they
+/// take a sixteenth of its size at most.
+const BYTES_PER_INODE: u64 = 16 * KIB;
+const INODES_MIN: u64 = 1024;
+const INODES_MAX: u64 = 65_536;
+
 /// A sandbox's `/output`.
 pub struct Output {
     directory: OwnedFd,
@@ -42,6 +50,12 @@ impl Output {
     pub fn new(directory: OwnedFd) -> io::Result<Self> {
         let empty_bytes = fstat(&directory)?.st_size;
         Ok(Self { directory, empty_bytes })
+    }
+
+    /// Lets the file system that `/output` shares with `/tmp` hold so many bytes, and files in proportion.
+    pub fn resize(&self, bytes: u64) -> io::Result<()> {
+        let inodes = (bytes / BYTES_PER_INODE).clamp(INODES_MIN, INODES_MAX);
+        super::sys::resize_tmpfs(self.directory.as_fd(), bytes, inodes)
     }
 
     /// Whether there is nothing to take: one system call, for the path that every call goes.

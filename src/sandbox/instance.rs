@@ -16,6 +16,7 @@ use super::process::{Process, Spawned};
 use super::{environment, files};
 use crate::domain::function::Runtime;
 use crate::domain::invocation::Invocation;
+use crate::domain::limits::MIB;
 use crate::domain::outcome::{ErrorType, Failure, Usage};
 use crate::ports::sandbox::{
     Ending, Exit, LogSink, Report, Sandbox, SandboxError, SandboxKind, Specialisation, SpecialiseError,
@@ -177,7 +178,8 @@ impl LinuxSandbox {
             reusable = self.leftovers(serving).await;
         }
         let ending = match ending {
-            Ending::Raised { .. } if killed_for_memory => {
+            // Whatever was answered: where the kernel ends the whole group at once, nobody would be left to answer.
+            Ending::Returned(_) | Ending::Raised { .. } if killed_for_memory => {
                 reusable = Err("out_of_memory");
                 Ending::Died(Exit { out_of_memory: true, ..Exit::default() })
             }
@@ -255,6 +257,10 @@ impl Sandbox for LinuxSandbox {
             .limit(&self.shared.limits(version.memory_mb))
             .map_err(|error| failed("limit the sandbox", error.to_string()))?;
         self.memory_mb.store(version.memory_mb, Ordering::Relaxed);
+        if let Some(output) = &state.output {
+            let scratch_mb = self.shared.config.limits.scratch_mb(version.runtime, version.memory_mb);
+            output.resize(u64::from(scratch_mb) * MIB).map_err(|error| failed("size /tmp", error.to_string()))?;
+        }
         self.shared.launcher.mount_code(self.slot, what.code_dir.clone()).await.map_err(SpecialiseError::Sandbox)?;
         let build = match (self.kind, &self.compiler) {
             (SandboxKind::Build(runtime), Some(compiler)) => Some(compile::arguments(runtime, compiler)),

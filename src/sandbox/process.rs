@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -17,14 +17,20 @@ use super::channel::Channel;
 use super::driver::Shared;
 use super::launch::Started;
 use super::launcher::protocol::Start;
+use super::quarantine::Place;
 use super::{files, seccomp, sys};
 use crate::ports::sandbox::{Exit, SandboxError};
 
 /// Between SIGKILL and the last process gone; longer only if one hangs in the kernel.
-const KILL_WAIT: Duration = Duration::from_secs(10);
-/// Between two tries to remove a group whose last process has just gone.
-const REMOVE_RETRY: Duration = Duration::from_millis(5);
-const REMOVE_TRIES: usize = 400;
+const KILL_WAIT: Duration = Duration::from_secs(5);
+/// Between two tries to remove a group whose last process has just gone; doubles from the first to the last.
+const REMOVE_RETRY: Duration = Duration::from_millis(1);
+const REMOVE_RETRY_MAX: Duration = Duration::from_secs(5);
+/// A group that is not gone after this is in quarantine.
+const REMOVE_WAIT: Duration = Duration::from_secs(2);
+/// Between the kernel's word that memory ran out and the end of what it chose to kill.
+const OOM_WAITS: [Duration; 4] =
+    [Duration::from_millis(1), Duration::from_millis(10), Duration::from_millis(50), Duration::from_millis(200)];
 
 /// What is known of a sandbox once it is gone.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +44,8 @@ pub struct Ended {
 pub struct Process {
     pub group: Arc<Group>,
     pidfd: Arc<AsyncFd<OwnedFd>>,
+    slot: u32,
+    place: Arc<Place>,
     ended: watch::Receiver<Option<Ended>>,
 }
 
@@ -76,7 +84,7 @@ fn timed_out(limit: Duration) -> SandboxError {
 
 impl Process {
     /// Has the launcher make the sandbox in slot `start.slot`. The slot is freed when all is over, here or later.
-    pub async fn spawn(shared: &Arc<Shared>, group: Group, mut start: Start) -> Result<Spawned, SandboxError> {
+    pub async fn spawn(shared: &Arc<Shared>, mut group: Group, mut start: Start) -> Result<Spawned, SandboxError> {
         let slot = start.slot;
         let (socket, their_socket) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
             .map_err(os("make a socket"))?;
@@ -94,6 +102,7 @@ impl Process {
         for tasks in group.tasks() {
             fds.push(clone(tasks)?);
         }
+        let memory_event = group.take_memory_event();
         let group = Arc::new(group);
         let limit = Duration::from_millis(shared.config.sandbox.start_timeout_ms);
         let started = tokio::time::timeout(limit, shared.launcher.start_sandbox(start, fds)).await;
@@ -101,16 +110,17 @@ impl Process {
             Ok(started) => started,
             Err(error) => {
                 group.kill();
-                if remove_group(&group).await {
-                    shared.free_slot(slot);
-                }
+                let place = shared.quarantine.place();
+                let shared = shared.clone();
+                // The kernel may need a moment, for which nobody has to wait.
+                tokio::spawn(async move { collect(&shared, slot, &group, &place).await });
                 return Err(error);
             }
         };
         let output = files::open_output(pid).ok();
         let pidfd = Arc::new(sys::watch(pidfd, Interest::READABLE).map_err(io("watch a process"))?);
         let (tell, ended) = watch::channel(None);
-        // Ends by itself when the sandbox does, which `terminate` sees to.
+        let place = shared.quarantine.place();
         let forbidden = Arc::new(OnceLock::new());
         let listening = listener.map(|listener| {
             let (pidfd, group, forbidden) = (pidfd.clone(), group.clone(), forbidden.clone());
@@ -121,10 +131,19 @@ impl Process {
             }))
         });
         let is_counted = listening.is_some();
-        let end = End { status, forbidden, listening };
-        tokio::spawn(reap(shared.clone(), slot, group.clone(), pidfd.clone(), end, tell));
+        let reaper = Reaper {
+            shared: shared.clone(),
+            slot,
+            place: place.clone(),
+            group: group.clone(),
+            pidfd: pidfd.clone(),
+            memory_event,
+            end: End { status, forbidden, listening },
+        };
+        // Ends by itself when the sandbox does, which `terminate` sees to.
+        tokio::spawn(reaper.run(tell));
         let channel = Channel::new(socket.into(), stdout, stderr).map_err(io("watch a sandbox"))?;
-        let process = Self { group, pidfd, ended };
+        let process = Self { group, pidfd, slot, place, ended };
         // If it lives now, the pid was its own when `/output` was opened.
         let output =
             output.filter(|_| process.ended().is_none() && sys::signal(process.pidfd.get_ref().as_fd(), 0).is_ok());
@@ -147,7 +166,8 @@ impl Process {
         let _ = sys::signal(self.pidfd.get_ref().as_fd(), signal);
     }
 
-    /// SIGTERM to all, `grace`, SIGKILL to the first, with which the kernel ends every other in its pid namespace.
+    /// SIGTERM to all, `grace`, SIGKILL to the first, with which the kernel ends every other in its pid namespace, and then to
+    /// whatever the groups still hold. Returns when all is over, or when it is clear that something does not end.
     pub async fn terminate(&self, grace: Duration) {
         let _ = self.group.thaw();
         if !grace.is_zero() {
@@ -160,10 +180,11 @@ impl Process {
         // A v1 freezer keeps even killed processes.
         let _ = self.group.thaw();
         if tokio::time::timeout(KILL_WAIT, self.wait()).await.is_err() {
-            tracing::error!(
-                wait_s = KILL_WAIT.as_secs(),
-                "killed sandbox does not end, still waiting in the background"
-            );
+            self.group.kill();
+            self.place.take(self.slot, "a process hangs in the kernel");
+            if self.ended().is_some() {
+                self.place.leave(self.slot);
+            }
         }
     }
 }
@@ -177,42 +198,91 @@ impl Drop for Process {
     }
 }
 
-/// Waits for the end of the first process, which comes after that of all others, and cleans up.
-async fn reap(
+/// What waits for the end of one sandbox and cleans up after it.
+struct Reaper {
     shared: Arc<Shared>,
     slot: u32,
+    place: Arc<Place>,
     group: Arc<Group>,
     pidfd: Arc<AsyncFd<OwnedFd>>,
+    memory_event: Option<OwnedFd>,
     end: End,
-    tell: watch::Sender<Option<Ended>>,
-) {
-    let _ = pidfd.readable().await;
-    if let Some(listening) = &end.listening {
-        listening.abort();
-    }
-    let mut exit = exit_from(&end.status);
-    exit.forbidden_call = end.forbidden.get().copied();
-    // A group that was never charged with anything can't have been out of memory.
-    exit.out_of_memory = group.oom_kills() > 0 && exit.code.is_none_or(|code| code != 0);
-    let ended = Ended { exit, readings: group.readings(), peak_bytes: group.peak_bytes() };
-    shared.launcher.release(slot).await;
-    if remove_group(&group).await {
-        shared.free_slot(slot);
-    } else {
-        // The slot's ids stay taken, so that nobody else gets them.
-        tracing::error!(slot, "control group of an ended sandbox can't be removed");
-    }
-    let _ = tell.send(Some(ended));
 }
 
-async fn remove_group(group: &Group) -> bool {
-    for _ in 0..REMOVE_TRIES {
-        if group.remove() {
-            return true;
+impl Reaper {
+    /// The end of the first process comes after that of all others.
+    async fn run(self, tell: watch::Sender<Option<Ended>>) {
+        let Self { shared, slot, place, group, pidfd, memory_event, end } = self;
+        let ran_out = tokio::select! {
+            biased;
+            _ = pidfd.readable() => false,
+            () = out_of_memory(&group, memory_event) => {
+                // As on v2 by the kernel: whole or not at all.
+                let _ = sys::signal(pidfd.get_ref().as_fd(), libc::SIGKILL);
+                let _ = group.thaw();
+                let _ = pidfd.readable().await;
+                true
+            }
+        };
+        if let Some(listening) = &end.listening {
+            listening.abort();
         }
-        tokio::time::sleep(REMOVE_RETRY).await;
+        let mut exit = exit_from(&end.status);
+        exit.forbidden_call = end.forbidden.get().copied();
+        // A group that was never charged with anything can't have been out of memory.
+        exit.out_of_memory = ran_out || group.oom_kills() > 0 && exit.code.is_none_or(|code| code != 0);
+        let ended = Ended { exit, readings: group.readings(), peak_bytes: group.peak_bytes() };
+        shared.launcher.release(slot).await;
+        // Told before the groups are gone only if those make trouble.
+        let mut tell = Some(tell);
+        let told = async {
+            tokio::time::sleep(REMOVE_WAIT).await;
+            if let Some(tell) = tell.take() {
+                let _ = tell.send(Some(ended));
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            biased;
+            () = collect(&shared, slot, &group, &place) => {}
+            () = told => {}
+        }
+        if let Some(tell) = tell {
+            let _ = tell.send(Some(ended));
+        }
     }
-    false
+}
+
+/// Returns once the kernel has killed something of the group for want of memory, where it leaves the rest alive (v1).
+async fn out_of_memory(group: &Group, event: Option<OwnedFd>) {
+    let watched = event.and_then(|event| sys::watch(event, Interest::READABLE).ok());
+    let Some(watched) = watched else { return std::future::pending().await };
+    loop {
+        let Ok(mut ready) = watched.readable().await else { return std::future::pending().await };
+        let _ = ready.try_io(|event| nix::unistd::read(event, &mut [0; 8]).map_err(Into::into));
+        for wait in OOM_WAITS {
+            if group.oom_kills() > 0 {
+                return;
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+/// Removes the groups, whatever that takes, then frees the slot: only when nothing runs under its ids any more.
+async fn collect(shared: &Shared, slot: u32, group: &Group, place: &Place) {
+    let begun = Instant::now();
+    let mut pause = REMOVE_RETRY;
+    while !group.remove() {
+        if begun.elapsed() > REMOVE_WAIT {
+            place.take(slot, "its control group can't be removed");
+            group.kill();
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(REMOVE_RETRY_MAX);
+    }
+    place.leave(slot);
+    shared.free_slot(slot);
 }
 
 /// How the runtime ended, by the word of the sandbox's first process; killed where there is no word.

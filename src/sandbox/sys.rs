@@ -17,6 +17,10 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, s
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 const OPEN_TREE_CLONE: u32 = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: u32 = 4;
+const FSPICK_CLOEXEC: u32 = 1;
+const FSPICK_EMPTY_PATH: u32 = 8;
+const FSCONFIG_SET_STRING: u32 = 1;
+const FSCONFIG_CMD_RECONFIGURE: u32 = 7;
 const MOUNT_ATTR_RDONLY: u64 = 1;
 const MOUNT_ATTR_NOSUID: u64 = 2;
 const MOUNT_ATTR_NODEV: u64 = 4;
@@ -137,6 +141,42 @@ pub fn move_mount(tree: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
         )
     })
     .map(drop)
+}
+
+/// Gives the tmpfs mounted at `mount_root` another size (fspick(2), fsconfig(2), Linux 5.2). The caller may be in another mount
+/// namespace, as long as it is privileged in the file system's user namespace.
+pub fn resize_tmpfs(mount_root: BorrowedFd<'_>, bytes: u64, inodes: u64) -> io::Result<()> {
+    // SAFETY: the path is empty and terminated; the descriptor returned is ours.
+    let context = unsafe {
+        let flags = FSPICK_CLOEXEC | FSPICK_EMPTY_PATH;
+        let fd = checked(libc::syscall(libc::SYS_fspick, mount_root.as_raw_fd(), c"".as_ptr(), flags))?;
+        OwnedFd::from_raw_fd(fd as RawFd)
+    };
+    let configure = |command: u32, key: Option<&CStr>, value: Option<&CStr>| {
+        let pointer = |text: Option<&CStr>| text.map_or(std::ptr::null(), CStr::as_ptr);
+        // SAFETY: both texts are terminated and live through the call, or are null where the command takes none.
+        checked(unsafe {
+            libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, pointer(key), pointer(value), 0)
+        })
+    };
+    let text = |number: u64| std::ffi::CString::new(number.to_string()).map_err(io::Error::other);
+    configure(FSCONFIG_SET_STRING, Some(c"size"), Some(&text(bytes)?))?;
+    configure(FSCONFIG_SET_STRING, Some(c"nr_inodes"), Some(&text(inodes)?))?;
+    configure(FSCONFIG_CMD_RECONFIGURE, None, None).map(drop)
+}
+
+/// Leaves the session keyring that came with the parent for a new, empty one (keyctl_join_session_keyring(3)).
+pub fn join_session_keyring() -> io::Result<()> {
+    /// KEYCTL_JOIN_SESSION_KEYRING of <linux/keyctl.h>.
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: a null name asks for an anonymous keyring; nothing else is read.
+    let joined =
+        checked(unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) });
+    match joined {
+        // A kernel without keys has none to give away, and where a container forbids the call nobody inside it reaches any.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
+        other => other.map(drop),
+    }
 }
 
 /// Which mount an open file is on (statx(2), Linux 5.8): the same directory mounted twice has two.

@@ -62,6 +62,7 @@ impl Worker {
         })?;
         let sources = Sources(dir);
         let call = self.calls.enter(InvocationId(Uuid::now_v7()));
+        let _memory = self.sandboxes.lend(self.config.sandbox.build_memory_mb.into());
         let id = self.sandboxes.reserve_id();
         let sandbox = self.driver.start(id, SandboxKind::Build(runtime)).await.map_err(|error| match error {
             SandboxError::Unsupported(sentence) => BuildError::NoCompiler(sentence),

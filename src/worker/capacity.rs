@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::domain::function::Runtime;
-use crate::domain::pool::Settings;
+use crate::domain::pool::{Settings, Share};
 
 /// Calls at once per processor, where the configuration does not say: most calls sleep, and what they cost beside is bounded by
 /// the memory budget; calls that compute get no more sandboxes than keep the processors busy.
@@ -36,6 +36,38 @@ fn memory_mb(meminfo: &str) -> Option<u64> {
     Some(kib / 1024)
 }
 
+/// One part in so many of everything is out of any single owner's reach.
+const RESERVE_PART: usize = 8;
+/// Where a part of the memory would hold no function, none is kept.
+const RESERVE_MB_MIN: u64 = 128;
+
+/// All but the reserve; all where there is too little to keep some.
+pub(super) fn all_but_reserve(all: usize) -> usize {
+    all - all / RESERVE_PART
+}
+
+/// What of all that one owner may have.
+fn share(config: &Config, concurrency_max: usize, memory_budget_mb: u64) -> Share {
+    let (limits, pool) = (&config.limits, &config.pool);
+    let reserve_mb = memory_budget_mb / RESERVE_PART as u64;
+    let reserve_mb = if reserve_mb < RESERVE_MB_MIN { 0 } else { reserve_mb };
+    let waiting_too = all_but_reserve(concurrency_max.saturating_add(pool.waiters_max));
+    let (concurrency, calls) = match limits.concurrency_per_owner {
+        // Also never all the calls that the API has under way at once.
+        0 => (all_but_reserve(concurrency_max), waiting_too.min(all_but_reserve(config.http.inflight_max)).max(1)),
+        most => (most, most),
+    };
+    Share {
+        concurrency,
+        calls,
+        sandboxes: all_but_reserve(pool.sandboxes_max.max(1)),
+        memory_mb: match limits.memory_mb_per_owner {
+            0 => memory_budget_mb - reserve_mb,
+            most => most,
+        },
+    }
+}
+
 /// The bounds of the pool. Runtimes that this machine can't run are not kept ready.
 pub fn settings(config: &Config, machine: Machine, supported: &[Runtime]) -> Settings {
     let pool = &config.pool;
@@ -48,14 +80,17 @@ pub fn settings(config: &Config, machine: Machine, supported: &[Runtime]) -> Set
             Runtime::Provided | Runtime::Go | Runtime::Cpp => pool.prewarmed_native,
         };
     }
+    let concurrency_max = or(pool.concurrency_max as u64, (machine.cpus * CALLS_PER_CPU) as u64) as usize;
+    let memory_budget_mb = or(pool.memory_budget_mb, machine.memory_mb * 8 / 10);
     Settings {
         sandboxes_max: pool.sandboxes_max.max(1),
-        concurrency_max: or(pool.concurrency_max as u64, (machine.cpus * CALLS_PER_CPU) as u64) as usize,
+        concurrency_max,
         cpus: machine.cpus.max(1),
         starting_max: pool.starting_max.max(1),
         per_version_max: pool.per_version_max.max(1),
         waiters_max: pool.waiters_max.max(1),
-        memory_budget_mb: or(pool.memory_budget_mb, machine.memory_mb * 8 / 10),
+        memory_budget_mb,
+        share: share(config, concurrency_max, memory_budget_mb),
         prewarmed,
         freeze_after: Duration::from_millis(pool.freeze_after_ms),
         keep_alive: Duration::from_secs(pool.keep_alive_s),
@@ -71,7 +106,22 @@ mod tests {
         let machine = Machine { cpus: 2, memory_mb: 1000 };
         let settings = settings(&Config::default(), machine, &[Runtime::Python]);
         assert_eq!((settings.concurrency_max, settings.memory_budget_mb), (256, 800));
+        let share = Share { concurrency: 224, calls: 14_336, sandboxes: 875, memory_mb: 800 };
+        assert_eq!(settings.share, share, "no memory is kept back where it would hold no function");
         assert_eq!(settings.prewarmed, [2, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn an_owner_s_share_is_what_is_configured_or_all_but_an_eighth() {
+        let machine = Machine { cpus: 2, memory_mb: 20_000 };
+        let mut config = Config::default();
+        let of = |config: &Config| settings(config, machine, &[]).share;
+        assert_eq!(of(&config).memory_mb, 14_000);
+        (config.limits.concurrency_per_owner, config.limits.memory_mb_per_owner) = (10, 500);
+        assert_eq!(of(&config), Share { concurrency: 10, calls: 10, sandboxes: 875, memory_mb: 500 });
+        config.pool.concurrency_max = 3;
+        config.limits.concurrency_per_owner = 0;
+        assert_eq!(of(&config).concurrency, 3, "of three, none is kept back");
     }
 
     #[test]

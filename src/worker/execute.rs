@@ -193,6 +193,14 @@ impl Worker {
         let no_capacity = |reason| ExecuteError::NoCapacity { reason, retry_after: RETRY_AFTER };
         match no {
             NoSandbox::WaitersFull => Err(no_capacity("too many calls wait for a sandbox already".to_owned())),
+            NoSandbox::OwnerFull => Err(ExecuteError::TooManyCalls {
+                reason: format!(
+                    "{} calls of {} run or wait already, as many as one owner may have at once",
+                    self.sandboxes.with_pool(|pool| pool.settings().share.calls),
+                    version.owner
+                ),
+                retry_after: RETRY_AFTER,
+            }),
             NoSandbox::TimedOut => {
                 let limit = humantime::format_duration(acquire_timeout);
                 Err(no_capacity(format!("no sandbox became free within {limit}")))

@@ -114,7 +114,9 @@ impl Worker {
             None => End::Lost,
             Some(Ok(outcome)) => self.judge(id, lease.attempt, outcome),
             Some(Err(ExecuteError::Draining)) => End::Again { delay: Duration::ZERO, counted: false },
-            Some(Err(ExecuteError::NoCapacity { .. })) => End::Again { delay: NO_PLACE_DELAY, counted: false },
+            Some(Err(ExecuteError::NoCapacity { .. } | ExecuteError::TooManyCalls { .. })) => {
+                End::Again { delay: NO_PLACE_DELAY, counted: false }
+            }
             Some(Err(ExecuteError::Unsupported(why) | ExecuteError::Platform(why))) => self.platform(lease, &why),
         }
     }

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use crate::domain::job::Lease;
 use crate::ports::StoreError;
 
+use super::capacity::all_but_reserve;
 use super::{Phase, Worker};
 
 /// How long one question to the queue waits for an answer; as long as the queues behind it allow.
@@ -27,16 +28,25 @@ fn jobs_max(concurrency: usize) -> usize {
     (concurrency - concurrency.div_ceil(RESERVE_PART).min(concurrency)).max(1)
 }
 
+/// Of those, an owner's: all but the same part, and never more than may run.
+fn per_owner_max(jobs: usize, share: usize) -> usize {
+    all_but_reserve(jobs).min(share).max(1)
+}
+
 impl Worker {
     /// Until the cordon; returns when every job that was taken is over.
     pub(super) async fn poll(self: Arc<Self>) {
-        let places =
-            Arc::new(Semaphore::new(jobs_max(self.sandboxes.with_pool(|pool| pool.settings().concurrency_max))));
+        let (concurrency, share) = self.sandboxes.with_pool(|pool| {
+            let settings = pool.settings();
+            (settings.concurrency_max, settings.share.concurrency)
+        });
+        let (jobs, per_owner_max) = (jobs_max(concurrency), per_owner_max(jobs_max(concurrency), share));
+        let places = Arc::new(Semaphore::new(jobs));
         let mut jobs = JoinSet::new();
         let mut pause = PAUSE_FIRST;
         while let Some(places) = self.free_places(&places).await {
             while jobs.try_join_next().is_some() {}
-            match self.receive(places.len()).await {
+            match self.receive(places.len(), per_owner_max).await {
                 Ok(leases) => {
                     pause = PAUSE_FIRST;
                     for (lease, place) in leases.into_iter().zip(places) {
@@ -76,8 +86,8 @@ impl Worker {
         Some(taken)
     }
 
-    async fn receive(&self, max: usize) -> Result<Vec<Lease>, StoreError> {
-        let mut answer = self.queue.receive(max, WAIT);
+    async fn receive(&self, max: usize, per_owner_max: usize) -> Result<Vec<Lease>, StoreError> {
+        let mut answer = self.queue.receive(max, per_owner_max, WAIT);
         let mut phase = self.phase.subscribe();
         tokio::select! {
             biased;
@@ -103,6 +113,13 @@ mod tests {
     fn jobs_leave_places_for_callers_who_wait() {
         for (concurrency, jobs) in [(1, 1), (2, 1), (8, 7), (16, 14), (64, 56)] {
             assert_eq!(jobs_max(concurrency), jobs, "{concurrency}");
+        }
+    }
+
+    #[test]
+    fn one_owner_s_jobs_leave_places_for_another_s() {
+        for (jobs, share, most) in [(1, 10, 1), (7, 100, 7), (56, 100, 49), (56, 3, 3)] {
+            assert_eq!(per_owner_max(jobs, share), most, "{jobs}");
         }
     }
 }

@@ -40,6 +40,7 @@ pub(super) enum CreationFailure {
 #[derive(Debug)]
 pub(super) enum NoSandbox {
     WaitersFull,
+    OwnerFull,
     TooLarge,
     Draining,
     TimedOut,
@@ -195,6 +196,7 @@ impl Sandboxes {
     fn refusal(&self, reason: Refusal, failure: Option<&CreationFailure>) -> NoSandbox {
         let (name, answer) = match (reason, failure) {
             (Refusal::WaitersFull, _) => ("waiters_full", NoSandbox::WaitersFull),
+            (Refusal::OwnerFull, _) => ("owner_full", NoSandbox::OwnerFull),
             (Refusal::TooLarge, _) => ("too_large", NoSandbox::TooLarge),
             (Refusal::CreationFailed, Some(failure)) => {
                 ("creation_failed", NoSandbox::Failed(Box::new(failure.clone())))
@@ -353,6 +355,8 @@ impl Sandboxes {
             // A frozen process can't be told to end everywhere; that it can't be thawed is no reason to keep it.
             let _ = handle.hold();
             handle.sandbox.terminate(Duration::ZERO).await;
+            // One that hangs in the kernel still takes what it was promised.
+            handle.sandbox.ended().await;
         }
         self.apply(Event::Ended { sandbox: id });
     }
@@ -370,6 +374,12 @@ impl Sandboxes {
         self.lock().pool.reserve_id()
     }
 
+    /// Takes memory out of the pool's budget for as long as the value lives.
+    pub fn lend(self: &Arc<Self>, memory_mb: u64) -> Lent {
+        self.apply(Event::Lend { memory_mb });
+        Lent { sandboxes: self.clone(), memory_mb }
+    }
+
     pub fn with_pool<T>(&self, look: impl FnOnce(&Pool) -> T) -> T {
         look(&self.lock().pool)
     }
@@ -382,6 +392,18 @@ impl Sandboxes {
     pub(super) fn lock(&self) -> MutexGuard<'_, Core> {
         // The pool panics only if it is broken itself; going on with what it holds is better than ending every call.
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Memory that something beside the pool uses.
+pub(super) struct Lent {
+    sandboxes: Arc<Sandboxes>,
+    memory_mb: u64,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.sandboxes.apply(Event::Return { memory_mb: self.memory_mb });
     }
 }
 

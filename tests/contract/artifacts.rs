@@ -113,7 +113,7 @@ async fn what_is_referred_to_stays<W: World>() {
     job.payload = Payload::Stored(letter);
     queue.send(job, Duration::ZERO).await.unwrap();
     world.pass(over).await;
-    let lease = queue.receive(1, Duration::ZERO).await.unwrap().remove(0);
+    let lease = queue.receive(1, usize::MAX, Duration::ZERO).await.unwrap().remove(0);
     queue.bury(&lease.token, "it failed").await.unwrap();
     let mut job = samples::job("ann");
     job.payload = Payload::Stored(payload);

@@ -25,7 +25,7 @@ contract!(worlds: [embedded => EmbeddedWorld], tests: [
 async fn bury<W: World>(world: &W, job: Job, reason: &str) {
     let queue = world.queue();
     queue.send(job, Duration::ZERO).await.unwrap();
-    let lease = queue.receive(1, Duration::ZERO).await.unwrap().remove(0);
+    let lease = queue.receive(1, usize::MAX, Duration::ZERO).await.unwrap().remove(0);
     queue.bury(&lease.token, reason).await.unwrap();
 }
 
@@ -40,13 +40,13 @@ async fn a_buried_job_is_a_letter_and_no_job<W: World>() {
     let job = job("ann");
     let queue = world.queue();
     queue.send(job.clone(), Duration::ZERO).await.unwrap();
-    let lease = queue.receive(1, Duration::ZERO).await.unwrap().remove(0);
+    let lease = queue.receive(1, usize::MAX, Duration::ZERO).await.unwrap().remove(0);
     queue.give_back(&lease.token, Duration::ZERO, true).await.unwrap();
-    let lease = queue.receive(1, Duration::ZERO).await.unwrap().remove(0);
+    let lease = queue.receive(1, usize::MAX, Duration::ZERO).await.unwrap().remove(0);
     let died_at = world.now();
     queue.bury(&lease.token, "it failed twice").await.unwrap();
     for _ in 0..2 {
-        assert_eq!(world.queue().receive(1, Duration::ZERO).await.unwrap(), []);
+        assert_eq!(world.queue().receive(1, usize::MAX, Duration::ZERO).await.unwrap(), []);
         assert_eq!(world.queue().backlog().await.unwrap(), Default::default());
         let letter = world.dead_letters().get(job.invocation).await.unwrap().unwrap();
         assert_eq!((&letter.job, letter.attempts, letter.reason.as_str()), (&job, 2, "it failed twice"));

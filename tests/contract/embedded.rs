@@ -264,7 +264,7 @@ async fn what_was_accepted_outlives_kill_9() {
     }
 
     let store = open(dir.path()).unwrap();
-    let leases = store.queue.receive(usize::MAX, Duration::ZERO).await.unwrap();
+    let leases = store.queue.receive(usize::MAX, usize::MAX, Duration::ZERO).await.unwrap();
     let queued: BTreeSet<_> = leases.iter().map(|lease| lease.job.invocation).collect();
     for id in accepted {
         assert!(queued.contains(&id), "job {id} is lost");

@@ -35,19 +35,21 @@ contract!(worlds: [embedded => EmbeddedWorld], tests: [
     the_backlog_is_counted,
     a_foreign_token_is_lost,
     a_receiver_that_goes_away_takes_nothing_along,
+    owners_take_turns,
+    jobs_of_an_owner_at_its_most_stay_and_hold_up_nobody,
 ]);
 
 const NOW: Duration = Duration::ZERO;
 const VISIBILITY: Duration = Duration::from_secs(30);
 
 async fn one(queue: &dyn JobQueue) -> Lease {
-    let mut leases = queue.receive(1, Duration::from_secs(5)).await.unwrap();
+    let mut leases = queue.receive(1, usize::MAX, Duration::from_secs(5)).await.unwrap();
     assert_eq!(leases.len(), 1);
     leases.remove(0)
 }
 
 async fn nothing(queue: &dyn JobQueue) {
-    assert_eq!(queue.receive(10, NOW).await.unwrap(), []);
+    assert_eq!(queue.receive(10, usize::MAX, NOW).await.unwrap(), []);
 }
 
 async fn is_lost(queue: &dyn JobQueue, token: &LeaseToken) {
@@ -78,7 +80,7 @@ async fn a_sent_job_survives_a_kill<W: World>() {
         world.queue().send(job.clone(), NOW).await.unwrap();
     }
     let world = world.killed().await;
-    let leases = world.queue().receive(100, NOW).await.unwrap();
+    let leases = world.queue().receive(100, usize::MAX, NOW).await.unwrap();
     assert_eq!(leases.into_iter().map(|lease| lease.job).collect::<Vec<_>>(), jobs);
 }
 
@@ -102,7 +104,7 @@ async fn an_empty_queue_answers_when_the_wait_is_over<W: World>() {
     let world = W::open(Config::default()).await;
     nothing(&*world.queue()).await;
     let began = Instant::now();
-    assert_eq!(world.queue().receive(10, Duration::from_millis(100)).await.unwrap(), []);
+    assert_eq!(world.queue().receive(10, usize::MAX, Duration::from_millis(100)).await.unwrap(), []);
     assert!(began.elapsed() >= Duration::from_millis(100));
 }
 
@@ -111,7 +113,7 @@ async fn a_waiting_receiver_gets_what_is_sent_meanwhile<W: World>() {
     let mut receivers = tokio::task::JoinSet::new();
     for _ in 0..3 {
         let queue = world.queue();
-        receivers.spawn(async move { queue.receive(1, Duration::from_secs(10)).await.unwrap().remove(0) });
+        receivers.spawn(async move { queue.receive(1, usize::MAX, Duration::from_secs(10)).await.unwrap().remove(0) });
     }
     tokio::time::sleep(Duration::from_millis(50)).await;
     let began = Instant::now();
@@ -129,10 +131,44 @@ async fn jobs_come_oldest_ready_first<W: World>() {
     for job in &jobs {
         queue.send(job.clone(), NOW).await.unwrap();
     }
-    let first = queue.receive(4, NOW).await.unwrap();
-    let rest = queue.receive(100, NOW).await.unwrap();
+    let first = queue.receive(4, usize::MAX, NOW).await.unwrap();
+    let rest = queue.receive(100, usize::MAX, NOW).await.unwrap();
     assert_eq!((first.len(), rest.len()), (4, 6));
     assert_eq!(first.into_iter().chain(rest).map(|lease| lease.job).collect::<Vec<_>>(), jobs);
+}
+
+async fn owners_take_turns<W: World>() {
+    let world = W::open(Config::default()).await;
+    let queue = world.queue();
+    let crowd: Vec<Job> = (0..20).map(|_| job("crowd")).collect();
+    for job in &crowd {
+        queue.send(job.clone(), NOW).await.unwrap();
+    }
+    let single = job("single");
+    queue.send(single.clone(), NOW).await.unwrap();
+    let first = queue.receive(3, usize::MAX, NOW).await.unwrap();
+    let got: Vec<_> = first.into_iter().map(|lease| lease.job).collect();
+    assert_eq!(got, [crowd[0].clone(), single, crowd[1].clone()]);
+    assert_eq!(queue.receive(100, usize::MAX, NOW).await.unwrap().len(), 18);
+}
+
+async fn jobs_of_an_owner_at_its_most_stay_and_hold_up_nobody<W: World>() {
+    let world = W::open(Config::default()).await;
+    let queue = world.queue();
+    for owner in ["crowd", "crowd", "crowd", "single"] {
+        queue.send(job(owner), NOW).await.unwrap();
+    }
+    let leases = queue.receive(10, 1, NOW).await.unwrap();
+    assert_eq!(leases.iter().map(|lease| &*lease.job.owner.0).collect::<Vec<_>>(), ["crowd", "single"]);
+    assert_eq!(queue.receive(10, 1, NOW).await.unwrap(), []);
+    let waiting = tokio::spawn({
+        let queue = world.queue();
+        async move { queue.receive(10, 1, Duration::from_secs(10)).await.unwrap() }
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    queue.acknowledge(&leases[0].token).await.unwrap();
+    let next = waiting.await.unwrap();
+    assert_eq!((next.len(), next[0].attempt), (1, 1), "told when one of its owner's is over");
 }
 
 async fn a_delayed_job_waits_for_its_time<W: World>() {
@@ -170,7 +206,7 @@ async fn each_job_goes_to_one_of_many_receivers<W: World>() {
             }
             let mut mine = Vec::new();
             while mine.len() < 5 {
-                for lease in queue.receive(2, Duration::from_secs(10)).await.unwrap() {
+                for lease in queue.receive(2, usize::MAX, Duration::from_secs(10)).await.unwrap() {
                     mine.push(lease.job.invocation);
                     queue.acknowledge(&lease.token).await.unwrap();
                 }
@@ -182,7 +218,7 @@ async fn each_job_goes_to_one_of_many_receivers<W: World>() {
         });
     }
     let mut taken: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
-    for lease in world.queue().receive(500, NOW).await.unwrap() {
+    for lease in world.queue().receive(500, usize::MAX, NOW).await.unwrap() {
         taken.push(lease.job.invocation);
     }
     assert_eq!(taken.len(), 500);
@@ -310,7 +346,7 @@ async fn the_backlog_is_counted<W: World>() {
     assert_eq!(queue.backlog().await.unwrap(), Backlog { ready: 2, delayed: 3, leased: 0 });
     world.pass(Duration::from_secs(61)).await;
     assert_eq!(queue.backlog().await.unwrap(), Backlog { ready: 5, delayed: 0, leased: 0 });
-    for lease in queue.receive(10, NOW).await.unwrap() {
+    for lease in queue.receive(10, usize::MAX, NOW).await.unwrap() {
         queue.acknowledge(&lease.token).await.unwrap();
     }
     assert_eq!(queue.backlog().await.unwrap(), Backlog::default());
@@ -327,7 +363,8 @@ async fn a_receiver_that_goes_away_takes_nothing_along<W: World>() {
     let world = W::open(Config::default()).await;
     let queue = world.queue();
     for _ in 0..20 {
-        let waiting = tokio::time::timeout(Duration::from_millis(2), queue.receive(1, Duration::from_secs(10)));
+        let waiting =
+            tokio::time::timeout(Duration::from_millis(2), queue.receive(1, usize::MAX, Duration::from_secs(10)));
         assert!(waiting.await.is_err());
     }
     queue.send(job("ann"), NOW).await.unwrap();

@@ -7,6 +7,8 @@
 //!          └─due─ Delayed ◀────────release──────────┘
 //! ```
 //!
+//! Owners take turns, so that nobody's jobs wait behind all of somebody else's; within one, the longest ready comes first.
+//!
 //! Settling is the moment between the holder's last word and the commit of it: nobody else may have the job then.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -15,7 +17,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::domain::ids::InvocationId;
+use crate::domain::ids::{InvocationId, Owner};
 use crate::domain::job::{Backlog, Job, Payload};
 use crate::ports::clock::Clock;
 
@@ -28,8 +30,10 @@ const JOB_BYTES: usize = 256;
 #[derive(Default)]
 pub(super) struct Jobs {
     entries: HashMap<InvocationId, Entry>,
-    /// Longest ready first.
-    ready: VecDeque<InvocationId>,
+    owners: HashMap<Owner, OfOwner>,
+    /// Owners with ready jobs, the one whose turn it is first.
+    turns: VecDeque<Owner>,
+    ready: usize,
     /// When delayed jobs become ready and leases end; the number keeps the order of equal times.
     timers: BTreeSet<(Duration, u64, InvocationId)>,
     leased: u64,
@@ -39,7 +43,17 @@ pub(super) struct Jobs {
     kept_bytes: usize,
 }
 
+/// What is kept of an owner while it has ready or leased jobs.
+#[derive(Default)]
+struct OfOwner {
+    /// Longest ready first.
+    ready: VecDeque<InvocationId>,
+    /// Leased or settling.
+    leased: usize,
+}
+
 struct Entry {
+    owner: Owner,
     attempts: u32,
     /// Kept from sending to leasing, where there is room.
     job: Option<Arc<Job>>,
@@ -72,13 +86,23 @@ impl Jobs {
     }
 
     /// A job that is durable now. One that is there already stays as it is.
-    pub fn add(&mut self, id: InvocationId, job: Option<Arc<Job>>, attempts: u32, due: Duration, now: Duration) {
+    pub fn add(
+        &mut self,
+        id: InvocationId,
+        owner: &Owner,
+        job: Option<Arc<Job>>,
+        attempts: u32,
+        due: Duration,
+        now: Duration,
+    ) {
         if self.contains(id) {
             return;
         }
+        // One name for all of an owner's jobs, as long as it is known.
+        let owner = self.owners.get_key_value(owner).map_or(owner, |(known, _)| known).clone();
         let job = job.filter(|job| self.kept_bytes + weight(job) <= KEPT_BYTES_MAX);
         self.kept_bytes += job.as_ref().map_or(0, |job| weight(job));
-        self.entries.insert(id, Entry { attempts, job, state: State::Ready });
+        self.entries.insert(id, Entry { owner, attempts, job, state: State::Ready });
         self.enqueue(id, due, now);
     }
 
@@ -86,12 +110,33 @@ impl Jobs {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         if due <= now {
             entry.state = State::Ready;
-            self.ready.push_back(id);
+            let owner = entry.owner.clone();
+            self.line_up(id, owner);
         } else {
             entry.state = State::Delayed;
             self.delayed += 1;
             self.counter += 1;
             self.timers.insert((due, self.counter, id));
+        }
+    }
+
+    fn line_up(&mut self, id: InvocationId, owner: Owner) {
+        let of_owner = self.owners.entry(owner.clone()).or_default();
+        if of_owner.ready.is_empty() {
+            self.turns.push_back(owner);
+        }
+        of_owner.ready.push_back(id);
+        self.ready += 1;
+    }
+
+    /// One of an owner's jobs is leased no longer.
+    fn unlease(&mut self, owner: &Owner) {
+        self.leased -= 1;
+        if let Some(of_owner) = self.owners.get_mut(owner) {
+            of_owner.leased -= 1;
+            if of_owner.leased == 0 && of_owner.ready.is_empty() {
+                self.owners.remove(owner);
+            }
         }
     }
 
@@ -103,36 +148,59 @@ impl Jobs {
             self.timers.remove(&timer);
             let id = timer.2;
             if let Some(entry) = self.entries.get_mut(&id) {
-                match entry.state {
-                    State::Leased { .. } => self.leased -= 1,
+                let was = std::mem::replace(&mut entry.state, State::Ready);
+                let owner = entry.owner.clone();
+                match was {
+                    State::Leased { .. } => self.unlease(&owner),
                     State::Delayed => self.delayed -= 1,
-                    State::Ready | State::Settling { .. } => continue,
+                    State::Ready | State::Settling { .. } => {
+                        entry.state = was;
+                        continue;
+                    }
                 }
-                entry.state = State::Ready;
-                self.ready.push_back(id);
+                self.line_up(id, owner);
             }
         }
     }
 
-    /// Hands out up to `max` ready jobs, longest ready first, and counts the attempt.
-    pub fn lease(&mut self, max: usize, now: Duration, valid_for: Duration) -> Vec<Leased> {
+    /// Hands out up to `max` ready jobs, of one owner after the other, and counts the attempt. Jobs of an owner that has
+    /// `per_owner_max` of them leased stay.
+    pub fn lease(&mut self, max: usize, per_owner_max: usize, now: Duration, valid_for: Duration) -> Vec<Leased> {
         self.promote(now);
-        let mut out = Vec::with_capacity(max.min(self.ready.len()));
+        let mut out = Vec::with_capacity(max.min(self.ready));
+        let mut at_most = Vec::new();
         while out.len() < max
-            && let Some(id) = self.ready.pop_front()
+            && let Some(owner) = self.turns.pop_front()
         {
-            let Some(entry) = self.entries.get_mut(&id) else { continue };
-            self.counter += 1;
-            let (lease, until) = (self.counter, now.saturating_add(valid_for));
-            entry.attempts = entry.attempts.saturating_add(1);
-            entry.state = State::Leased { lease, until, timer: lease };
-            let job = entry.job.take();
-            self.kept_bytes -= job.as_ref().map_or(0, |job| weight(job));
-            self.timers.insert((until, lease, id));
-            self.leased += 1;
-            out.push(Leased { id, lease, attempt: entry.attempts, job });
+            let Some(of_owner) = self.owners.get_mut(&owner) else { continue };
+            if of_owner.leased >= per_owner_max {
+                at_most.push(owner);
+                continue;
+            }
+            let Some(id) = of_owner.ready.pop_front() else { continue };
+            self.ready -= 1;
+            of_owner.leased += 1;
+            if !of_owner.ready.is_empty() {
+                self.turns.push_back(owner);
+            }
+            out.extend(self.hand_out(id, now.saturating_add(valid_for)));
         }
+        // They keep their turns for when one of theirs is over.
+        at_most.into_iter().rev().for_each(|owner| self.turns.push_front(owner));
         out
+    }
+
+    fn hand_out(&mut self, id: InvocationId, until: Duration) -> Option<Leased> {
+        self.leased += 1;
+        self.counter += 1;
+        let lease = self.counter;
+        let entry = self.entries.get_mut(&id)?;
+        entry.attempts = entry.attempts.saturating_add(1);
+        entry.state = State::Leased { lease, until, timer: lease };
+        let job = entry.job.take();
+        self.kept_bytes -= job.as_ref().map_or(0, |job| weight(job));
+        self.timers.insert((until, lease, id));
+        Some(Leased { id, lease, attempt: entry.attempts, job })
     }
 
     /// `false`: the lease is no longer held.
@@ -177,7 +245,7 @@ impl Jobs {
     pub fn remove(&mut self, id: InvocationId) {
         if let Some(entry) = self.entries.remove(&id) {
             debug_assert!(matches!(entry.state, State::Settling { .. }));
-            self.leased -= 1;
+            self.unlease(&entry.owner);
         }
     }
 
@@ -185,7 +253,8 @@ impl Jobs {
     pub fn release(&mut self, id: InvocationId, attempts: u32, due: Duration, now: Duration) {
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.attempts = attempts;
-            self.leased -= 1;
+            let owner = entry.owner.clone();
+            self.unlease(&owner);
             self.enqueue(id, due, now);
         }
     }
@@ -198,7 +267,7 @@ impl Jobs {
     }
 
     pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+        self.ready > 0
     }
 
     pub fn next_due(&self) -> Option<Duration> {
@@ -207,7 +276,7 @@ impl Jobs {
 
     pub fn backlog(&mut self, now: Duration) -> Backlog {
         self.promote(now);
-        Backlog { ready: self.ready.len() as u64, delayed: self.delayed, leased: self.leased }
+        Backlog { ready: self.ready as u64, delayed: self.delayed, leased: self.leased }
     }
 }
 
@@ -223,12 +292,14 @@ fn weight(job: &Job) -> usize {
 pub(super) fn load(connection: &Connection, clock: &dyn Clock) -> rusqlite::Result<Jobs> {
     let (wall, now) = (clock.now().as_millis(), clock.monotonic());
     let mut jobs = Jobs::default();
-    let mut statement = connection.prepare("SELECT id, attempts, available_at FROM jobs ORDER BY available_at, seq")?;
+    let mut statement =
+        connection.prepare("SELECT id, attempts, available_at, owner FROM jobs ORDER BY available_at, seq")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let id = InvocationId(uuid::Uuid::from_bytes(row.get(0)?));
         let delay = row.get::<_, u64>(2)?.saturating_sub(wall);
-        jobs.add(id, None, row.get(1)?, now.saturating_add(Duration::from_millis(delay)), now);
+        let owner = Owner(row.get(3)?);
+        jobs.add(id, &owner, None, row.get(1)?, now.saturating_add(Duration::from_millis(delay)), now);
     }
     Ok(jobs)
 }

@@ -81,9 +81,9 @@ impl Queue {
     }
 
     /// Leases what is ready, and tells the next receiver if there is more.
-    fn take(&self, max: usize) -> (Vec<Leased>, Option<Duration>) {
+    fn take(&self, max: usize, per_owner_max: usize) -> (Vec<Leased>, Option<Duration>) {
         let mut jobs = locked(&self.shared.jobs);
-        let leased = jobs.lease(max, self.clock.monotonic(), self.visibility);
+        let leased = jobs.lease(max, per_owner_max, self.clock.monotonic(), self.visibility);
         if !leased.is_empty() && jobs.has_ready() {
             self.shared.arrived.notify_one();
         }
@@ -197,7 +197,8 @@ impl JobQueue for Queue {
             move |committed| {
                 shared.sending.fetch_sub(1, Ordering::Relaxed);
                 if let Ok(true) = committed {
-                    locked(&shared.jobs).add(id, Some(job), 0, due, clock.monotonic());
+                    let owner = job.owner.clone();
+                    locked(&shared.jobs).add(id, &owner, Some(job), 0, due, clock.monotonic());
                     shared.announce(delay);
                 }
                 let _ = sender.send(committed);
@@ -210,13 +211,13 @@ impl JobQueue for Queue {
         receiver.await.map_err(|_| stopped())?.map(|_| ())
     }
 
-    async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<Lease>, StoreError> {
+    async fn receive(&self, max: usize, per_owner_max: usize, wait: Duration) -> Result<Vec<Lease>, StoreError> {
         let deadline = self.clock.monotonic().saturating_add(wait);
         loop {
             let mut arrived = std::pin::pin!(self.shared.arrived.notified());
             // Registered before looking, so that what comes in between is heard.
             arrived.as_mut().enable();
-            let (leased, next_due) = self.take(max);
+            let (leased, next_due) = self.take(max, per_owner_max);
             if !leased.is_empty() {
                 let names: Vec<_> = leased.iter().map(|one| (one.id, one.lease)).collect();
                 let delivered = self.deliver(leased).await;
@@ -245,7 +246,7 @@ impl JobQueue for Queue {
 
     async fn acknowledge(&self, token: &LeaseToken) -> Result<(), QueueError> {
         let decide = |id, _| -> Decide { Box::new(move |connection| delete_job(connection, id)) };
-        self.settle(token, decide, |shared, id, _| locked(&shared.jobs).remove(id)).await
+        self.settle(token, decide, |shared, id, _| shared.remove(id)).await
     }
 
     async fn give_back(&self, token: &LeaseToken, delay: Duration, counted: bool) -> Result<(), QueueError> {
@@ -285,7 +286,7 @@ impl JobQueue for Queue {
         let done = move |shared: &Shared, id, _| {
             let letters = store.dead_letters.load(Ordering::Relaxed) + 1;
             store.dead_letters.store(letters.min(max), Ordering::Relaxed);
-            locked(&shared.jobs).remove(id);
+            shared.remove(id);
         };
         self.settle(token, decide, done).await
     }
@@ -296,6 +297,15 @@ impl JobQueue for Queue {
 }
 
 impl Shared {
+    /// A job is done: another of its owner's may be leased now.
+    fn remove(&self, id: InvocationId) {
+        let mut jobs = locked(&self.jobs);
+        jobs.remove(id);
+        if jobs.has_ready() {
+            self.arrived.notify_one();
+        }
+    }
+
     /// A job was added or given back.
     fn announce(&self, delay: Duration) {
         if delay.is_zero() {

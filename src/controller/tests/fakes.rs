@@ -183,7 +183,7 @@ impl JobQueue for World {
         Ok(())
     }
 
-    async fn receive(&self, _max: usize, _wait: Duration) -> Result<Vec<Lease>, StoreError> {
+    async fn receive(&self, _max: usize, _per_owner_max: usize, _wait: Duration) -> Result<Vec<Lease>, StoreError> {
         Ok(Vec::new())
     }
 

@@ -6,7 +6,7 @@ use crate::domain::function::Runtime;
 use crate::domain::ids::SandboxId;
 use crate::domain::outcome::StartType;
 
-use super::room::{Need, Room};
+use super::room::Room;
 use super::slab::{Link, Slot};
 use super::{Action, EndReason, GENERIC_MEMORY_MB, Pool, Refusal, Sandbox, State};
 
@@ -23,46 +23,73 @@ enum Step {
     Reserved,
     /// Others may be helped meanwhile.
     Blocked,
+    /// Its owner has all that one may have.
+    OverShare,
+    /// Only calls that end make room for it, and then its owner would hold so much: what comes free is not for those who hold more.
+    Short {
+        held_mb: u64,
+    },
 }
 
 impl Pool {
-    /// Orders what waiters need, oldest first; with nobody in need, refills the generic ones.
+    /// Orders what waiters need, for the owner that holds least first; with nobody in need, refills the generic ones.
     pub(super) fn grow(&mut self, now: Duration, out: &mut Vec<Action>) {
-        let (mut from, mut blocked) = (0, 0);
-        while let Some(&(seq, version)) = self.wanting.range((from, 0)..).next() {
-            match self.create_for(version, out) {
-                Step::Ordered => self.reindex(version),
-                Step::Reserved => return,
-                Step::Blocked => {
-                    from = seq + 1;
-                    blocked += 1;
-                    if blocked == BLOCKED_MAX {
-                        return;
+        let (mut from, mut blocked, mut needy) = ((0, 0, 0), 0, false);
+        let mut held_mb_max = u64::MAX;
+        // How far the versions of the last owner were gone through.
+        let (mut last, mut after) = (None, 0);
+        while let Some(&(held_mb, seq, owner)) = self.wanting.range(from..).next() {
+            if held_mb > held_mb_max {
+                return;
+            }
+            if last != Some(owner) {
+                (last, after) = (Some(owner), 0);
+            }
+            // An owner that is given something comes again, behind those that hold less.
+            from = (held_mb, seq, owner + 1);
+            while let Some(&(seq, version)) = self.owners[owner].wanting.range((after, 0)..).next() {
+                match self.create_for(version, out) {
+                    Step::Ordered => {
+                        self.reindex(version);
+                        break;
                     }
+                    Step::Reserved => return,
+                    Step::OverShare => after = seq + 1,
+                    Step::Blocked => (after, needy) = (seq + 1, true),
+                    Step::Short { held_mb } => {
+                        (after, needy) = (seq + 1, true);
+                        held_mb_max = held_mb_max.min(held_mb);
+                    }
+                }
+                blocked += 1;
+                if blocked == BLOCKED_MAX {
+                    return;
                 }
             }
         }
-        if self.wanting.is_empty() && !self.draining {
+        if !needy && !self.draining {
             self.refill(now, out);
         }
     }
 
     fn create_for(&mut self, version: Slot, out: &mut Vec<Action>) -> Step {
         let pool = &self.versions[version];
-        let (runtime, charge_mb) = (pool.version.runtime, pool.charge_mb());
-        let generic = self.runtimes[runtime as usize].ready.back();
-        if generic.is_none() && self.taken.starting >= self.settings.starting_max {
-            return Step::Blocked;
+        let (runtime, charge_mb, owner) = (pool.version.runtime, pool.charge_mb(), pool.owner);
+        let Some(need) = self.need(version) else { return Step::Blocked };
+        let within_share = self.is_within_share(owner, charge_mb, 0, 0);
+        if within_share && self.is_short_of_room(version) {
+            return Step::Short { held_mb: self.owners[owner].held_mb + charge_mb };
         }
-        let need = match generic {
-            Some(_) => Need { memory_mb: charge_mb - GENERIC_MEMORY_MB, sandboxes: 0, generic_of: Some(runtime) },
-            None => Need { memory_mb: charge_mb, sandboxes: 1, generic_of: None },
-        };
+        if !within_share && !self.make_own_room(version, out) {
+            return Step::OverShare;
+        }
         match self.make_room(need, out) {
             Room::Now => {}
             Room::Coming => return Step::Reserved,
             Room::None => return Step::Blocked,
         }
+        let generic = need.generic_of.and_then(|runtime| self.runtimes[runtime as usize].ready.back());
+        self.hold(version);
         match generic {
             Some(slot) => {
                 self.take_generic(slot);
@@ -133,6 +160,8 @@ impl Pool {
             return self.specialise(slot, version, StartType::Cold, out);
         }
         pool.coming -= 1;
+        self.let_go(version);
+        self.sandboxes[slot].state = State::Starting { destined: None };
         self.charge(slot, GENERIC_MEMORY_MB);
         self.keep_generic(slot, now, out);
         self.reindex(version);
@@ -158,7 +187,10 @@ impl Pool {
         self.back_off(runtime, now);
         self.forget(slot);
         match destined {
-            Some(version) => self.creation_failed(version, now, out),
+            Some(version) => {
+                self.let_go(version);
+                self.creation_failed(version, now, out);
+            }
             None => {
                 self.runtimes[runtime].coming -= 1;
                 self.grow(now, out);
@@ -215,7 +247,7 @@ impl Pool {
         for runtime in Runtime::ALL {
             while self.lacks(runtime) && self.runtimes[runtime as usize].not_before <= now {
                 let room = self.taken.starting < self.settings.starting_max
-                    && self.taken.memory_mb + GENERIC_MEMORY_MB <= self.settings.memory_budget_mb
+                    && self.taken.memory_mb + self.taken.lent_mb + GENERIC_MEMORY_MB <= self.settings.memory_budget_mb
                     && self.sandboxes.len() < self.settings.sandboxes_max;
                 if !room {
                     return;

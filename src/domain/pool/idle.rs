@@ -43,7 +43,6 @@ impl Pool {
         let sandbox = &mut self.sandboxes[slot];
         sandbox.state = State::Idle { version, fresh };
         sandbox.since = now;
-        self.taken.idle_mb += sandbox.memory_mb;
         self.versions[version].idle.push_back(&mut self.sandboxes, |s| &mut s.group, slot);
         self.aging.push_back(&mut self.sandboxes, |s| &mut s.aging, slot);
         self.unfrozen.push_back(&mut self.sandboxes, |s| &mut s.unfrozen, slot);
@@ -51,7 +50,6 @@ impl Pool {
 
     /// Takes an idle one out of all chains; whether it was frozen.
     pub(super) fn take_idle(&mut self, slot: Slot, version: Slot) -> bool {
-        self.taken.idle_mb -= self.sandboxes[slot].memory_mb;
         self.versions[version].idle.unlink(&mut self.sandboxes, |s| &mut s.group, slot);
         self.aging.unlink(&mut self.sandboxes, |s| &mut s.aging, slot);
         self.take_unfrozen(slot)

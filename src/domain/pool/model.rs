@@ -39,8 +39,13 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn limits() -> impl Strategy<Value = Settings> {
-    (1usize..9, 1usize..6, 1usize..4, 1usize..5, 1usize..20, 64u64..900, 0usize..3, 0usize..2).prop_map(
-        |(sandboxes_max, concurrency_max, starting_max, per_version_max, waiters_max, memory_budget_mb, a, b)| {
+    let of_node = (1usize..9, 1usize..6, 1usize..4, 1usize..5, 1usize..20, 64u64..900, 0usize..3, 0usize..2);
+    let of_owner = (1usize..7, 1usize..20, 1usize..9, 64u64..900);
+    (of_node, of_owner).prop_map(
+        |(
+            (sandboxes_max, concurrency_max, starting_max, per_version_max, waiters_max, memory_budget_mb, a, b),
+            (concurrency, calls, sandboxes, memory_mb),
+        )| {
             let mut prewarmed = [0; RUNTIMES];
             (prewarmed[Runtime::Python as usize], prewarmed[Runtime::Nodejs as usize]) = (a, b);
             Settings {
@@ -50,6 +55,7 @@ fn limits() -> impl Strategy<Value = Settings> {
                 per_version_max,
                 waiters_max,
                 memory_budget_mb,
+                share: Share { concurrency, calls, sandboxes, memory_mb },
                 prewarmed,
                 keep_alive: Duration::from_millis(1500),
                 ..settings()
@@ -84,7 +90,10 @@ impl World {
     fn new(settings: Settings) -> Self {
         let versions = (0..6)
             .map(|n| {
-                version_of(n, if n % 3 == 2 { Runtime::Nodejs } else { Runtime::Python }, 64 * (1 + (n as u32) % 4))
+                let runtime = if n % 3 == 2 { Runtime::Nodejs } else { Runtime::Python };
+                let mut version = version_of(n, runtime, 64 * (1 + (n as u32) % 4));
+                Arc::make_mut(&mut version).owner = Owner::new(["a", "b", "c"][n as usize / 2]);
+                version
             })
             .collect();
         Self {
@@ -194,6 +203,7 @@ impl World {
                 let version = self.waiting.remove(&waiter).expect("answered once");
                 let older = self.waiting.iter().find(|(other, key)| **other < waiter && **key == version);
                 assert_eq!(older, None, "an older waiter of the version is passed over");
+                self.check_turn(version);
                 self.change(sandbox, |at| at == At::Idle(version), At::Busy(version));
             }
             Action::Refuse { waiter, .. } => assert!(self.waiting.remove(&waiter).is_some(), "answered once"),
@@ -210,6 +220,21 @@ impl World {
             }
             Action::End { sandbox, .. } => self.change(sandbox, |at| at != At::Ending, At::Ending),
         }
+    }
+
+    /// No owner with fewer calls running is passed over.
+    fn check_turn(&self, served: VersionKey) {
+        let calls = |owner: &Owner| self.count(|at| matches!(at, At::Busy(key) if self.owner(key) == owner));
+        let served_calls = calls(self.owner(served));
+        for key in self.waiting.values().filter(|key| self.count(|at| at == At::Idle(**key)) > 0) {
+            let calls = calls(self.owner(*key));
+            let may = calls < self.pool.settings.share.concurrency;
+            assert!(!may || calls >= served_calls, "an owner with fewer calls is passed over");
+        }
+    }
+
+    fn owner(&self, key: VersionKey) -> &Owner {
+        &self.versions.iter().find(|version| version.key() == key).expect("one of the world's").owner
     }
 
     fn change(&mut self, sandbox: SandboxId, from: impl Fn(At) -> bool, to: At) {
@@ -237,19 +262,44 @@ impl World {
         for (slot, version) in pool.versions.iter() {
             self.check_version(slot, version);
         }
+        assert_eq!(pool.by_owner.len(), pool.owners.iter().count());
+        for (slot, _) in pool.owners.iter() {
+            self.check_owner(slot);
+        }
     }
 
-    /// The oldest in need waits for a limit, not for nothing.
+    fn check_owner(&self, slot: Slot) {
+        let (pool, share) = (&self.pool, &self.pool.settings.share);
+        let owner = &pool.owners[slot];
+        let versions = || pool.versions.iter().map(|(_, version)| version).filter(|version| version.owner == slot);
+        assert!(versions().count() > 0, "nothing is kept of an owner without versions");
+        assert_eq!(owner.active, versions().map(|version| version.busy).sum::<usize>());
+        assert_eq!(owner.waiting, versions().map(|version| version.waiters.len()).sum::<usize>());
+        assert_eq!(owner.sandboxes, versions().map(VersionPool::sandboxes).sum::<usize>());
+        let held_mb = versions().map(|version| version.sandboxes() as u64 * version.charge_mb()).sum::<u64>();
+        assert_eq!(owner.held_mb, held_mb);
+        assert_eq!(owner.spare, versions().map(|version| version.spare).sum::<usize>());
+        assert!(owner.active <= share.concurrency && owner.active + owner.waiting <= share.calls);
+        assert!(owner.sandboxes <= share.sandboxes);
+        assert!(owner.sandboxes <= 1 || owner.held_mb <= share.memory_mb);
+        let servable = !owner.servable.is_empty() && owner.active < share.concurrency;
+        assert_eq!(pool.servable.iter().filter(|(.., at)| *at == slot).count(), usize::from(servable));
+        assert_eq!(pool.wanting.iter().filter(|(.., at)| *at == slot).count(), usize::from(!owner.wanting.is_empty()));
+    }
+
+    /// The one in need whose turn it is waits for a limit, not for nothing.
     fn check_oldest(&self) {
         let (pool, settings) = (&self.pool, &self.pool.settings);
-        let Some((_, slot)) = pool.wanting.first() else { return };
+        let Some((_, _, owner)) = pool.wanting.first() else { return };
+        let Some((_, slot)) = pool.owners[*owner].wanting.first() else { return };
         let version = &pool.versions[*slot];
         let generic = !pool.runtimes[version.version.runtime as usize].ready.is_empty();
         let slots_full = !generic && pool.taken.starting == settings.starting_max;
         let spare_mb = if generic { GENERIC_MEMORY_MB } else { 0 };
         let no_memory = pool.memory_mb() + version.charge_mb() - spare_mb > settings.memory_budget_mb;
         let no_place = !generic && pool.sandboxes() == settings.sandboxes_max;
-        assert!(slots_full || no_memory || no_place, "the oldest could be helped");
+        let over_share = !pool.is_within_share(*owner, version.charge_mb(), 0, 0);
+        assert!(slots_full || no_memory || no_place || over_share, "the oldest could be helped");
     }
 
     fn check_version(&self, slot: Slot, version: &VersionPool) {
@@ -260,8 +310,10 @@ impl World {
         assert_eq!(version.idle.len(), self.count(|at| at == At::Idle(key)));
         assert_eq!(version.waiters.len(), self.waiting.values().filter(|waiting| **waiting == key).count());
         assert!(version.counting_on <= version.waiters.len());
-        assert_eq!(version.servable_at.is_some(), self.pool.servable.iter().any(|(_, at)| *at == slot));
-        assert_eq!(version.wanting_at.is_some(), self.pool.wanting.iter().any(|(_, at)| *at == slot));
+        let owner = &self.pool.owners[version.owner];
+        assert_eq!(version.servable_at.is_some(), owner.servable.iter().any(|(_, at)| *at == slot));
+        assert_eq!(version.wanting_at.is_some(), owner.wanting.iter().any(|(_, at)| *at == slot));
+        assert_eq!(version.spare, if version.waiters.is_empty() { version.idle.len() } else { 0 });
         let watches: Vec<_> = self.pool.watched.iter().filter(|(_, at)| *at == slot).map(|(at, _)| *at).collect();
         assert_eq!(version.watched_at.as_slice(), watches);
         self.check_nobody_is_left(version);
@@ -280,7 +332,7 @@ impl World {
     }
 
     fn most(&self) -> usize {
-        self.pool.settings.per_version_max.min(self.pool.settings.concurrency_max)
+        self.pool.sandboxes_per_version()
     }
 
     fn count(&self, wanted: impl Fn(At) -> bool) -> usize {
@@ -299,7 +351,9 @@ impl World {
         }
         for (_, version) in self.pool.versions.iter().filter(|(_, version)| !version.waiters.is_empty()) {
             let limited = version.wanting_at.is_some() || version.sandboxes() >= self.most();
-            assert!(limited || self.pool.active() == self.pool.settings.concurrency_max, "a hang keeps others waiting");
+            let no_calls = self.pool.active() == self.pool.settings.concurrency_max
+                || self.pool.owners[version.owner].active == self.pool.settings.share.concurrency;
+            assert!(limited || no_calls, "a hang keeps others waiting");
         }
     }
 
@@ -336,6 +390,7 @@ proptest! {
         world.finish();
         prop_assert_eq!(world.sandboxes.len(), 0, "a drained pool is empty");
         prop_assert_eq!(world.pool.taken, Taken::default());
+        prop_assert_eq!(world.pool.by_owner.len(), 0);
         prop_assert!(world.pool.versions.len() + world.pool.by_id.len() + world.pool.by_waiter.len() == 0);
     }
 }

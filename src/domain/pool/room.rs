@@ -1,11 +1,12 @@
 //! Room for one more sandbox: the limits on their number and memory, and whom to evict for it.
 
 use std::iter;
+use std::time::Duration;
 
 use crate::domain::function::Runtime;
 use crate::domain::policy::evict::{self, Candidate};
 
-use super::slab::Chain;
+use super::slab::{Chain, Slot};
 use super::{Action, EndReason, GENERIC_MEMORY_MB, Pool, RUNTIMES, State};
 
 /// What a creation adds to what is taken.
@@ -49,20 +50,44 @@ impl Pool {
 
     /// Whether `need` fits if so much were given back.
     pub(super) fn fits(&self, need: Need, back_mb: u64, back: usize) -> bool {
-        self.taken.memory_mb - back_mb + need.memory_mb <= self.settings.memory_budget_mb
+        self.taken.memory_mb + self.taken.lent_mb - back_mb + need.memory_mb <= self.settings.memory_budget_mb
             && self.sandboxes.len() - back + need.sandboxes <= self.settings.sandboxes_max
     }
 
     /// Memory and number of those that may go. The idle ones of versions with waiters may not: they are as good as taken.
     fn evictable(&self, need: Need) -> (u64, usize) {
-        let (mut idle_mb, mut idle) = (self.taken.idle_mb, self.aging.len());
-        for (_, version) in &self.servable {
-            let version = &self.versions[*version];
-            idle -= version.idle.len();
-            idle_mb -= version.idle.len() as u64 * version.charge_mb();
-        }
         let generic: usize = (0..RUNTIMES).map(|runtime| self.spare_generics(runtime, need)).sum();
-        (idle_mb + generic as u64 * GENERIC_MEMORY_MB, idle + generic)
+        (self.taken.spare_mb + generic as u64 * GENERIC_MEMORY_MB, self.taken.spare + generic)
+    }
+
+    /// What one more sandbox of this version needs; `None`: a start, and as many are under way as may.
+    pub(super) fn need(&self, version: Slot) -> Option<Need> {
+        let version = &self.versions[version];
+        let (runtime, memory_mb) = (version.version.runtime, version.charge_mb());
+        if !self.runtimes[runtime as usize].ready.is_empty() {
+            return Some(Need { memory_mb: memory_mb - GENERIC_MEMORY_MB, sandboxes: 0, generic_of: Some(runtime) });
+        }
+        (self.taken.starting < self.settings.starting_max).then_some(Need { memory_mb, sandboxes: 1, generic_of: None })
+    }
+
+    /// Whether one more sandbox of this version has to wait for calls to end.
+    pub(super) fn is_short_of_room(&self, version: Slot) -> bool {
+        self.need(version).is_some_and(|need| {
+            let (idle_mb, idle) = self.evictable(need);
+            !self.fits(need, self.taken.ending_mb + idle_mb, self.taken.ending + idle)
+        })
+    }
+
+    /// Takes so much of the budget away, and has idle sandboxes make up for it as far as they go.
+    pub(super) fn lend(&mut self, memory_mb: u64, out: &mut Vec<Action>) {
+        self.taken.lent_mb += memory_mb;
+        let nothing = Need { memory_mb: 0, sandboxes: 0, generic_of: None };
+        while !self.fits(nothing, self.taken.ending_mb, self.taken.ending) && self.evict_one(nothing, out) {}
+    }
+
+    pub(super) fn give_back(&mut self, memory_mb: u64, now: Duration, out: &mut Vec<Action>) {
+        self.taken.lent_mb = self.taken.lent_mb.saturating_sub(memory_mb);
+        self.grow(now, out);
     }
 
     fn spare_generics(&self, runtime: usize, need: Need) -> usize {

@@ -1,10 +1,11 @@
-//! Sandboxes to waiters: the oldest that can be served, whenever a call may run; and the lines versions stand in.
+//! Sandboxes to waiters: of the owner with the fewest calls the oldest that can be served, whenever a call may run; and the lines
+//! versions stand in.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::domain::outcome::StartType;
 
+use super::owners::place;
 use super::slab::Slot;
 use super::{Action, Pool, State, WaiterId};
 
@@ -12,16 +13,18 @@ impl Pool {
     /// After a version's sandboxes changed: serve, end what is not wanted, create what is.
     pub(super) fn settle(&mut self, version: Slot, now: Duration, out: &mut Vec<Action>) {
         self.place_in_line(version);
+        self.give_way(version, out);
         self.serve(out);
         self.trim(version, out);
         self.reindex(version);
         self.grow(now, out);
     }
 
-    /// Gives calls that may run to the oldest waiters that can be served.
+    /// Gives calls that may run to the waiters whose turn it is.
     pub(super) fn serve(&mut self, out: &mut Vec<Action>) {
         while self.taken.active < self.settings.concurrency_max {
-            let Some(&(_, version)) = self.servable.first() else { return };
+            let Some(&(_, _, owner)) = self.servable.first() else { return };
+            let Some(&(_, version)) = self.owners[owner].servable.first() else { return };
             let Some(front) = self.versions[version].waiters.front() else { return };
             let Some(sandbox) = self.versions[version].idle.back() else { return };
             let Some(waiter) = self.leave(front) else { return };
@@ -53,6 +56,7 @@ impl Pool {
         out.push(Action::Assign { waiter, sandbox: sandbox.id, start_type, was_frozen });
         self.versions[version].busy += 1;
         self.taken.active += 1;
+        self.count_call(version, true);
         self.count_processors(version);
     }
 
@@ -61,16 +65,17 @@ impl Pool {
         self.place_in_line(slot);
         let version = &self.versions[slot];
         if version.waiters.is_empty() && version.sandboxes() == 0 {
-            let key = version.version.key();
+            let (key, owner) = (version.version.key(), version.owner);
             self.unwatch(slot);
             self.versions.remove(slot);
             self.by_key.remove(&key);
+            self.leave_owner(owner);
         }
     }
 
-    /// Where a version stands in `servable`, `wanting` and `watched`.
+    /// Where a version stands with its owner, and in `watched`, and its owner among the others.
     pub(super) fn place_in_line(&mut self, slot: Slot) {
-        let most = self.settings.per_version_max.min(self.settings.concurrency_max);
+        let most = self.sandboxes_per_version();
         let version = &self.versions[slot];
         let lacks = version.waiters.len() > version.idle.len() + version.coming && version.sandboxes() < most;
         let wants = lacks && self.pays(version);
@@ -79,21 +84,17 @@ impl Pool {
         }
         let version = &mut self.versions[slot];
         let oldest = version.waiters.front().map(|front| self.waiters[front].seq);
-        place(&mut self.servable, &mut version.servable_at, slot, oldest.filter(|_| !version.idle.is_empty()));
-        place(&mut self.wanting, &mut version.wanting_at, slot, oldest.filter(|_| wants));
+        let owner = &mut self.owners[version.owner];
+        place(&mut owner.servable, &mut version.servable_at, slot, oldest.filter(|_| !version.idle.is_empty()));
+        place(&mut owner.wanting, &mut version.wanting_at, slot, oldest.filter(|_| wants));
+        let owner = version.owner;
+        self.count_spare(slot);
+        self.place_owner(owner);
     }
-}
 
-/// Moves a version to `wanted` in an index, from where it is.
-fn place(index: &mut BTreeSet<(u64, Slot)>, at: &mut Option<u64>, slot: Slot, wanted: Option<u64>) {
-    if *at == wanted {
-        return;
+    /// More could never run at once.
+    pub(super) fn sandboxes_per_version(&self) -> usize {
+        let settings = &self.settings;
+        settings.per_version_max.min(settings.concurrency_max).min(settings.share.concurrency)
     }
-    if let Some(old) = *at {
-        index.remove(&(old, slot));
-    }
-    if let Some(new) = wanted {
-        index.insert((new, slot));
-    }
-    *at = wanted;
 }

@@ -35,6 +35,7 @@ pub(super) fn settings() -> Settings {
         per_version_max: 10,
         waiters_max: 100,
         memory_budget_mb: 10_000,
+        share: Share::WHOLE,
         prewarmed: [0; RUNTIMES],
         freeze_after: Duration::from_millis(200),
         keep_alive: Duration::from_secs(600),

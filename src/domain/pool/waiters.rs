@@ -20,10 +20,15 @@ impl Pool {
         let known = self.by_key.get(&key).copied();
         if let Some(slot) = known
             && self.taken.active < self.settings.concurrency_max
+            && self.owners[self.versions[slot].owner].active < self.settings.share.concurrency
             && let Some(sandbox) = self.versions[slot].idle.back()
         {
             // Nobody else waits for this one: with a call to spare, whoever could be served has been.
             return self.assign(sandbox, slot, waiter, StartType::Warm, out);
+        }
+        let owner = self.by_owner.get(&version.owner).map(|slot| &self.owners[*slot]);
+        if owner.is_some_and(|owner| owner.active + owner.waiting >= self.settings.share.calls) {
+            return out.push(Action::Refuse { waiter, reason: Refusal::OwnerFull });
         }
         if self.waiters.len() >= self.settings.waiters_max {
             return out.push(Action::Refuse { waiter, reason: Refusal::WaitersFull });
@@ -45,8 +50,10 @@ impl Pool {
     }
 
     pub(super) fn add_version(&mut self, key: VersionKey, version: &Arc<Version>) -> Slot {
+        let owner = self.owner_of(&version.owner);
         let slot = self.versions.insert(VersionPool {
             version: version.clone(),
+            owner,
             idle: Chain::new(),
             waiters: Chain::new(),
             coming: 0,
@@ -54,6 +61,7 @@ impl Pool {
             counting_on: 0,
             retired: false,
             history: History::default(),
+            spare: 0,
             servable_at: None,
             wanting_at: None,
             watched_at: None,
@@ -67,6 +75,7 @@ impl Pool {
         self.next_seq += 1;
         let slot = self.waiters.insert(Waiter { id, seq, version, link: Link::default() });
         self.by_waiter.insert(id, slot);
+        self.owners[self.versions[version].owner].waiting += 1;
         if self.versions[version].waiters.is_empty() {
             self.begin_line(version);
         }
@@ -81,6 +90,7 @@ impl Pool {
         if pool.waiters.is_empty() {
             pool.history.line_ended = self.now;
         }
+        self.owners[pool.owner].waiting -= 1;
         let waiter = self.waiters.remove(slot)?;
         self.by_waiter.remove(&waiter.id);
         Some(waiter)

@@ -7,6 +7,8 @@ use crate::domain::function::{Runtime, Version};
 use crate::domain::ids::{SandboxId, VersionKey};
 use crate::domain::outcome::StartType;
 
+use super::owners::Share;
+
 /// What a generic sandbox is counted with: an interpreter that has loaded nothing.
 pub const GENERIC_MEMORY_MB: u64 = 32;
 
@@ -26,6 +28,8 @@ pub struct Settings {
     pub per_version_max: usize,
     pub waiters_max: usize,
     pub memory_budget_mb: u64,
+    /// Of all that, what one owner may have.
+    pub share: Share,
     /// Generic sandboxes kept ready, by `Runtime as usize`; 0 where this machine can't run it.
     pub prewarmed: [usize; Runtime::ALL.len()],
     pub freeze_after: Duration,
@@ -77,6 +81,14 @@ pub enum Event<'a> {
     Retire {
         version: VersionKey,
     },
+    /// So much of the budget is needed elsewhere from now on. Idle sandboxes give way; what runs already stays.
+    Lend {
+        memory_mb: u64,
+    },
+    /// It is needed there no longer.
+    Return {
+        memory_mb: u64,
+    },
     /// Refuse new callers, keep nothing idle; who waits already is still served.
     Drain,
     Tick,
@@ -121,6 +133,8 @@ pub enum Action {
 pub enum Refusal {
     /// As many wait already as may.
     WaitersFull,
+    /// As many calls of this owner run or wait already as may.
+    OwnerFull,
     /// The version is promised more memory than this machine has to give.
     TooLarge,
     Draining,

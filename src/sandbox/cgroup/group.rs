@@ -2,22 +2,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{CgroupError, Controller, Layout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 
-/// What a sandbox may use.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Limits {
-    pub memory_bytes: u64,
-    /// Weight against other sandboxes, 1024 being one whole processor's worth.
-    pub cpu_shares: u64,
-    /// Hard ceiling in microseconds of processor time per 100 ms.
-    pub cpu_quota_us: u64,
-    pub pids: u32,
-}
+use super::{CgroupError, Controller, Layout};
 
 /// Counters as they stand; differences between two readings are one call's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,8 +19,6 @@ pub struct Readings {
     pub write_bytes: u64,
     pub oom_kills: u64,
 }
-
-const CPU_PERIOD_US: u64 = 100_000;
 
 /// Which spelling a kept file speaks.
 #[derive(Debug)]
@@ -55,9 +44,11 @@ pub struct Group {
     tasks: Vec<OwnedFd>,
     /// The v2 group, to be cloned into.
     v2: Option<OwnedFd>,
-    memory: Option<(Kind, PathBuf)>,
-    cpu: Option<(Kind, PathBuf)>,
-    pids_dir: Option<PathBuf>,
+    pub(super) memory: Option<(Kind, PathBuf)>,
+    pub(super) cpu: Option<(Kind, PathBuf)>,
+    pub(super) io_dir: Option<(Kind, PathBuf)>,
+    pub(super) pids_dir: Option<PathBuf>,
+    memory_event: Option<OwnedFd>,
     peak: Option<Kept>,
     oom: Option<Kept>,
     cpu_time: Option<Kept>,
@@ -69,7 +60,7 @@ pub struct Group {
 
 /// On which kind of hierarchy a controller is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     V1,
     V2,
 }
@@ -120,13 +111,20 @@ impl Group {
             })
             .transpose()?;
         let pids_dir = place(Controller::Pids).map(|(_, dir)| dir);
+        let oom = keep(Controller::Memory, "memory.oom_control", "memory.events")?;
+        let memory_event = match (&oom, place(Controller::Memory)) {
+            (Some(Kept::V1(file)), Some((_, dir))) => watch_memory(file, &dir)?,
+            _ => None,
+        };
         Ok(Self {
             tasks,
             v2,
             memory: place(Controller::Memory),
             cpu: place(Controller::Cpu),
             peak: keep(Controller::Memory, "memory.max_usage_in_bytes", "memory.peak")?,
-            oom: keep(Controller::Memory, "memory.oom_control", "memory.events")?,
+            oom,
+            memory_event,
+            io_dir: place(Controller::Io),
             cpu_time: keep(Controller::CpuAccounting, "cpuacct.usage", "cpu.stat")?,
             throttled: keep(Controller::Cpu, "cpu.stat", "cpu.stat")?,
             io: keep(Controller::Io, "blkio.throttle.io_service_bytes", "io.stat")?,
@@ -150,51 +148,9 @@ impl Group {
         self.v2.as_ref().map(AsFd::as_fd)
     }
 
-    /// Sets or changes the limits. No swap beyond the memory.
-    pub fn limit(&self, limits: &Limits) -> Result<(), CgroupError> {
-        let bytes = limits.memory_bytes.to_string();
-        match &self.memory {
-            Some((Kind::V1, dir)) => {
-                // The limit with swap may never be below the one without: whichever order is allowed now works.
-                let (plain, with_swap) = (dir.join("memory.limit_in_bytes"), dir.join("memory.memsw.limit_in_bytes"));
-                let has_swap_limit = with_swap.exists();
-                if write(&plain, &bytes).is_err() && has_swap_limit {
-                    write(&with_swap, &bytes)?;
-                    write(&plain, &bytes)?;
-                } else if has_swap_limit {
-                    write(&with_swap, &bytes)?;
-                } else {
-                    write(&plain, &bytes)?;
-                }
-            }
-            Some((Kind::V2, dir)) => {
-                write(&dir.join("memory.max"), &bytes)?;
-                write(&dir.join("memory.oom.group"), "1")?;
-                let swap = dir.join("memory.swap.max");
-                if swap.exists() {
-                    write(&swap, "0")?;
-                }
-            }
-            None => {}
-        }
-        match &self.cpu {
-            Some((Kind::V1, dir)) => {
-                write(&dir.join("cpu.shares"), &limits.cpu_shares.clamp(2, 262_144).to_string())?;
-                let quota = dir.join("cpu.cfs_quota_us");
-                if quota.exists() {
-                    write(&quota, &limits.cpu_quota_us.to_string())?;
-                }
-            }
-            Some((Kind::V2, dir)) => {
-                write(&dir.join("cpu.weight"), &(limits.cpu_shares * 100 / 1024).clamp(1, 10_000).to_string())?;
-                write(&dir.join("cpu.max"), &format!("{} {CPU_PERIOD_US}", limits.cpu_quota_us))?;
-            }
-            None => {}
-        }
-        if let Some(dir) = &self.pids_dir {
-            write(&dir.join("pids.max"), &limits.pids.to_string())?;
-        }
-        Ok(())
+    /// Readable once the kernel found no memory for this group; only on v1, where it does not end the whole group by itself.
+    pub fn take_memory_event(&mut self) -> Option<OwnedFd> {
+        self.memory_event.take()
     }
 
     /// Forgets the peak so far, so that [`Group::peak_bytes`] speaks of what comes. `false`: this kernel can't.
@@ -273,12 +229,15 @@ impl Group {
         }
     }
 
-    /// SIGKILL to whatever runs in the groups. For what no pidfd leads to; opens files.
+    /// SIGKILL to whatever runs in the groups. For what no pidfd leads to; opens files. They must not be used for anything new
+    /// afterwards: the kernel (6.18) kills at birth what is cloned into a group that was once killed.
     pub fn kill(&self) {
         let _ = self.thaw();
         for directory in &self.directories {
-            super::layout::kill_all(directory);
+            super::sweep::kill_all(directory);
         }
+        // A v1 freezer keeps even killed processes.
+        let _ = self.thaw();
     }
 
     /// Removes the groups; `false` if one still has processes.
@@ -308,8 +267,17 @@ fn open(path: &Path) -> Result<Option<File>, CgroupError> {
     }
 }
 
-fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
-    fs::write(path, value).map_err(CgroupError::new("write", path))
+/// Has the kernel tell when this v1 group is out of memory (its memory.rst, "OOM Control").
+fn watch_memory(oom_control: &File, dir: &Path) -> Result<Option<OwnedFd>, CgroupError> {
+    let path = dir.join("cgroup.event_control");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+        .map_err(|error| CgroupError::new("make an eventfd for", &path)(error.into()))?;
+    let line = format!("{} {}", event.as_fd().as_raw_fd(), oom_control.as_raw_fd());
+    super::write(&path, &line)?;
+    Ok(Some(OwnedFd::from(event)))
 }
 
 fn write_kept(file: &File, value: &[u8]) -> io::Result<()> {

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use super::CgroupError;
+use super::sweep::{remove_parents, sweep};
 
 /// What the project uses of cgroups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -156,49 +156,6 @@ impl Layout {
     pub fn remove(&self) {
         self.sweep();
         remove_parents(&self.parents());
-    }
-}
-
-/// Kills what is in the groups below `parents` and removes them; the parents stay. Returns how many went.
-pub fn sweep(parents: &[PathBuf]) -> usize {
-    parents.iter().map(|parent| sweep_below(parent)).sum()
-}
-
-/// Removes parents, and the prefix above them, as far as they are empty.
-pub fn remove_parents(parents: &[PathBuf]) {
-    for parent in parents {
-        let _ = fs::remove_dir(parent);
-        if let Some(prefix) = parent.parent() {
-            let _ = fs::remove_dir(prefix);
-        }
-    }
-}
-
-/// How long to wait for killed processes to be gone.
-const SWEEP_WAIT: Duration = Duration::from_secs(5);
-
-fn sweep_below(parent: &Path) -> usize {
-    let Ok(entries) = fs::read_dir(parent) else { return 0 };
-    let mut removed = 0;
-    for group in entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()) {
-        let begun = Instant::now();
-        while fs::remove_dir(&group).is_err() && group.exists() && begun.elapsed() < SWEEP_WAIT {
-            let _ = fs::write(group.join("freezer.state"), "THAWED");
-            let _ = fs::write(group.join("cgroup.freeze"), "0");
-            kill_all(&group);
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        removed += usize::from(!group.exists());
-    }
-    removed
-}
-
-/// SIGKILL to every process of a group.
-pub(super) fn kill_all(group: &Path) {
-    for pid in fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default().lines() {
-        if let Ok(pid @ 1..) = pid.parse() {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
-        }
     }
 }
 

@@ -14,9 +14,12 @@ use std::path::Path;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
-use nix::unistd::{Gid, Uid, chdir, execve, pivot_root, setgroups, sethostname, setresgid, setresuid, setsid};
+use nix::sys::stat::Mode;
+use nix::unistd::{
+    Gid, Uid, chdir, chown, execve, mkdir, pivot_root, setgroups, sethostname, setresgid, setresuid, setsid,
+};
 
 use super::landlock::Rights;
 use super::proc::{self, Cover};
@@ -40,9 +43,8 @@ pub struct Plan<'a> {
     pub user_namespace: bool,
     /// Host id of root inside.
     pub uid: u32,
-    pub tmp_bytes: u64,
-    pub output_bytes: u64,
     pub open_files_max: u64,
+    pub tasks_max: u64,
     pub arguments: Vec<CString>,
     pub environment: Vec<CString>,
     pub filters: &'a Filters,
@@ -103,8 +105,10 @@ fn enter(mut plan: Plan<'_>) -> Result<std::convert::Infallible, StepError> {
     mounts(&plan, user)?;
     sys::loopback_up().step("bring up loopback")?;
     sethostname("sandbox").step("set the host name")?;
-    limits(plan.open_files_max).step("set resource limits")?;
+    limits(plan.open_files_max, plan.tasks_max).step("set resource limits")?;
     setsid().step("start a session")?;
+    // Where the id's quota of keys is used up for a moment, it stays in the launcher's, which is empty too.
+    let _ = sys::join_session_keyring();
     sys::lock_securebits().step("lock the secure bits")?;
     sys::drop_bounding_set().step("drop the bounding set")?;
     setgroups(&[]).step("drop groups")?;
@@ -159,10 +163,7 @@ fn mounts(plan: &Plan<'_>, user: u32) -> Result<(), StepError> {
     mount(Some(&task), template::TASK, none, MsFlags::MS_BIND, none).step("mount /var/task")?;
     mount(none, template::TASK, none, MsFlags::MS_SLAVE, none).step("follow the slot")?;
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    for (point, bytes) in [(template::TMP, plan.tmp_bytes), (template::OUTPUT, plan.output_bytes)] {
-        let options = format!("mode=0700,size={bytes},nr_inodes=65536,uid={user},gid={user}");
-        mount(Some("tmpfs"), point, Some("tmpfs"), quiet, Some(options.as_str())).step(format!("mount /{point}"))?;
-    }
+    scratch(user, quiet)?;
     // While the host's own is still in sight: the kernel lets nobody see more of it than there was to see.
     proc::mount_own(plan.proc_covers)?;
     pivot_root(".", ".").step("change the root")?;
@@ -170,11 +171,47 @@ fn mounts(plan: &Plan<'_>, user: u32) -> Result<(), StepError> {
     chdir("/").step("enter the new root")
 }
 
-fn limits(open_files_max: u64) -> nix::Result<()> {
-    setrlimit(Resource::RLIMIT_NOFILE, open_files_max, open_files_max)?;
-    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-    setrlimit(Resource::RLIMIT_MEMLOCK, 64 * 1024, 64 * 1024)?;
-    setrlimit(Resource::RLIMIT_MSGQUEUE, 0, 0)
+/// What the tmpfs may hold until the daemon sizes it for a version: nobody's code has run before that.
+const SCRATCH_AT_START: &str = "mode=0755,size=1m,nr_inodes=256";
+
+/// One file system of the sandbox's own, of which `/tmp` and `/output` are two directories, so that one size bounds both.
+fn scratch(user: u32, flags: MsFlags) -> Result<(), StepError> {
+    let whole = Path::new(template::TMP);
+    mount(Some("tmpfs"), whole, Some("tmpfs"), flags, Some(SCRATCH_AT_START)).step("mount a tmpfs")?;
+    // `/tmp` last: it covers the whole.
+    for point in [template::OUTPUT, template::TMP] {
+        let part = whole.join(point);
+        mkdir(&part, Mode::S_IRWXU).step(format!("make /{point}"))?;
+        chown(&part, Some(Uid::from_raw(user)), Some(Gid::from_raw(user))).step(format!("give away /{point}"))?;
+        mount(Some(&part), point, None::<&str>, MsFlags::MS_BIND, None::<&str>).step(format!("mount /{point}"))?;
+    }
+    Ok(())
+}
+
+/// Stack of a thread that does not choose; programs may raise it up to the second.
+const STACK_BYTES: (u64, u64) = (8 << 20, 64 << 20);
+/// Signals queued and timers armed, of which each holds kernel memory.
+const SIGNALS_QUEUED_MAX: u64 = 1024;
+
+/// Of memory, cpu, processes and I/O the control groups are in charge; these bound what no group counts. Never the size of the address
+/// space: JIT compilers reserve far more of it than they use.
+fn limits(open_files_max: u64, tasks_max: u64) -> nix::Result<()> {
+    lower(Resource::RLIMIT_NOFILE, open_files_max, open_files_max)?;
+    lower(Resource::RLIMIT_CORE, 0, 0)?;
+    lower(Resource::RLIMIT_MEMLOCK, 64 * 1024, 64 * 1024)?;
+    lower(Resource::RLIMIT_MSGQUEUE, 0, 0)?;
+    // Counted by host id, of which each sandbox has its own: it holds where no pids group does.
+    lower(Resource::RLIMIT_NPROC, tasks_max, tasks_max)?;
+    lower(Resource::RLIMIT_SIGPENDING, SIGNALS_QUEUED_MAX, SIGNALS_QUEUED_MAX)?;
+    lower(Resource::RLIMIT_RTPRIO, 0, 0)?;
+    lower(Resource::RLIMIT_NICE, 0, 0)?;
+    lower(Resource::RLIMIT_STACK, STACK_BYTES.0, STACK_BYTES.1)
+}
+
+/// Never above what this process was given itself: that would take a privilege.
+fn lower(resource: Resource, soft: u64, hard: u64) -> nix::Result<()> {
+    let (_, most) = getrlimit(resource)?;
+    setrlimit(resource, soft.min(most), hard.min(most))
 }
 
 /// Puts the socket at 3, the outputs at 1 and 2, nothing at 0, and lets go of everything else at exec.

@@ -44,9 +44,9 @@ pub struct Start {
     /// Program and arguments; the program is an absolute path inside.
     pub arguments: Vec<String>,
     pub environment: Vec<String>,
-    pub tmp_bytes: u64,
-    pub output_bytes: u64,
     pub open_files_max: u64,
+    /// Processes and threads of its user id.
+    pub tasks_max: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

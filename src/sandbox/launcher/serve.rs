@@ -94,6 +94,7 @@ impl Launcher {
         let Some((Request::Setup(setup), _)) = next_request(socket).step("read the set-up")? else {
             return Err(StepError { step: "read the set-up".into(), source: io::ErrorKind::InvalidData.into() });
         };
+        sys::join_session_keyring().step("leave the daemon's keyring")?;
         namespace::enter()?;
         let run = setup.run_dir.clone();
         mount(Some("tmpfs"), &run, Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=0755,size=16m"))
@@ -195,9 +196,8 @@ impl Launcher {
             task: &task,
             user_namespace: self.setup.user_namespace,
             uid: start.uid,
-            tmp_bytes: start.tmp_bytes,
-            output_bytes: start.output_bytes,
             open_files_max: start.open_files_max,
+            tasks_max: start.tasks_max,
             arguments: child::c_strings(&start.arguments).step("read arguments")?,
             environment: child::c_strings(&start.environment).step("read environment")?,
             filters: &self.filters,
@@ -295,8 +295,7 @@ impl Launcher {
     /// Kills every sandbox and waits until they and their groups are gone.
     fn end_all(&mut self) {
         self.starting.clear();
-        cgroup::sweep(&self.setup.cgroup_parents);
-        cgroup::remove_parents(&self.setup.cgroup_parents);
+        cgroup::end_all(&self.setup.cgroup_parents);
         // Without groups to find them by, their parent-death signal ends them.
     }
 }

@@ -136,7 +136,7 @@ impl JobQueue for World {
         Ok(())
     }
 
-    async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<Lease>, StoreError> {
+    async fn receive(&self, max: usize, _: usize, wait: Duration) -> Result<Vec<Lease>, StoreError> {
         let until = Instant::now() + wait;
         loop {
             let leases = self.pop(max);

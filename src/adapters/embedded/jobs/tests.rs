@@ -5,11 +5,20 @@ use proptest::prelude::*;
 use super::*;
 
 const VISIBILITY: u64 = 10;
+const OWNERS: usize = 3;
+
+fn owner_of(id: u128) -> usize {
+    id as usize % OWNERS
+}
+
+fn owner(id: u128) -> Owner {
+    Owner::new(["a", "b", "c"][owner_of(id)])
+}
 
 #[derive(Clone, Debug)]
 enum Step {
     Add { id: u128, delay: u64 },
-    Lease { max: usize },
+    Lease { max: usize, per_owner_max: usize },
     Extend { nth: usize },
     Remove { nth: usize },
     Release { nth: usize, delay: u64, counted: bool },
@@ -21,7 +30,7 @@ fn step() -> impl Strategy<Value = Step> {
     let nth = 0..8_usize;
     prop_oneof![
         (0..20_u128, prop_oneof![Just(0), 1..15_u64]).prop_map(|(id, delay)| Step::Add { id, delay }),
-        (1..4_usize).prop_map(|max| Step::Lease { max }),
+        (1..4_usize, 1..5_usize).prop_map(|(max, per_owner_max)| Step::Lease { max, per_owner_max }),
         nth.clone().prop_map(|nth| Step::Extend { nth }),
         nth.clone().prop_map(|nth| Step::Remove { nth }),
         (nth.clone(), 0..15_u64, any::<bool>()).prop_map(|(nth, delay, counted)| Step::Release { nth, delay, counted }),
@@ -63,21 +72,38 @@ impl Model {
         }
     }
 
-    fn lease(&mut self, max: usize, now: u64, names: &[u64]) -> Vec<(u128, u32)> {
+    /// Checks one lease after the other: the owner's longest ready, the owner not at its most, and no other owner passed over twice.
+    fn lease(&mut self, (max, per_owner_max): (usize, usize), now: u64, leased: &[Leased]) {
         self.expire(now);
         self.jobs.sort_by_key(|job| (job.ready_at, job.order));
-        let ready = self.jobs.iter_mut().filter(|job| job.lease.is_none() && job.ready_at <= now);
-        let mut out = Vec::new();
-        for (job, name) in ready.take(max).zip(names) {
+        let mut taken = [0; OWNERS];
+        for one in leased {
+            let n = one.id.0.as_u128();
+            let owner = owner_of(n);
+            assert!(self.may_lease(owner, per_owner_max, now), "its owner has the most it may");
+            for other in 0..OWNERS {
+                let passed_over = taken[other] < taken[owner] && self.may_lease(other, per_owner_max, now);
+                assert!(!passed_over, "owner {other} is passed over for {owner}");
+            }
+            taken[owner] += 1;
+            let ready = |job: &&mut Plain| owner_of(job.id) == owner && job.lease.is_none() && job.ready_at <= now;
+            let job = self.jobs.iter_mut().find(ready).expect("a ready job");
             job.attempts += 1;
-            job.lease = Some((*name, now + VISIBILITY));
-            out.push((job.id, job.attempts));
+            job.lease = Some((one.lease, now + VISIBILITY));
+            assert_eq!((job.id, job.attempts), (n, one.attempt), "the longest ready of its owner");
         }
-        for (id, _) in &out {
+        for one in leased {
             let order = self.tick();
-            self.jobs.iter_mut().filter(|job| job.id == *id).for_each(|job| job.order = order);
+            self.jobs.iter_mut().filter(|job| job.id == one.id.0.as_u128()).for_each(|job| job.order = order);
         }
-        out
+        let more = (0..OWNERS).any(|owner| self.may_lease(owner, per_owner_max, now));
+        assert!(leased.len() == max || !more, "a job that could be leased stays");
+    }
+
+    fn may_lease(&self, owner: usize, per_owner_max: usize, now: u64) -> bool {
+        let jobs = || self.jobs.iter().filter(|job| owner_of(job.id) == owner);
+        let leased = jobs().filter(|job| job.lease.is_some()).count();
+        leased < per_owner_max && jobs().any(|job| job.lease.is_none() && job.ready_at <= now)
     }
 
     fn held(&mut self, id: u128, lease: u64, now: u64) -> Option<usize> {
@@ -95,7 +121,8 @@ fn at(time: u64) -> Duration {
 }
 
 proptest! {
-    /// Whatever happens, the memory hands out what a plain list would: each job to one holder, longest ready first.
+    /// Whatever happens, the memory hands out what a plain list would: each job to one holder, owners in turn,
+    /// longest ready first.
     #[test]
     fn leases_are_those_of_a_plain_list(steps in prop::collection::vec(step(), 1..120)) {
         let (mut jobs, mut model, mut now) = (Jobs::default(), Model::default(), 0);
@@ -107,19 +134,15 @@ proptest! {
                 Step::Add { id: n, delay } => {
                     // What is due comes before what is added now.
                     jobs.promote(at(now));
-                    jobs.add(id(n), None, 0, at(now + delay), at(now));
+                    jobs.add(id(n), &owner(n), None, 0, at(now + delay), at(now));
                     if !model.jobs.iter().any(|job| job.id == n) {
                         let order = model.tick();
                         model.jobs.push(Plain { id: n, attempts: 0, ready_at: now + delay, order, lease: None });
                     }
                 }
-                Step::Lease { max } => {
-                    let leased = jobs.lease(max, at(now), at(VISIBILITY));
-                    let names: Vec<u64> = leased.iter().map(|one| one.lease).collect();
-                    let names_enough: Vec<u64> = names.iter().copied().chain([u64::MAX; 4]).collect();
-                    let wanted = model.lease(max, now, &names_enough);
-                    let got: Vec<_> = leased.iter().map(|one| (one.id.0.as_u128(), one.attempt)).collect();
-                    prop_assert_eq!(got, wanted);
+                Step::Lease { max, per_owner_max } => {
+                    let leased = jobs.lease(max, per_owner_max, at(now), at(VISIBILITY));
+                    model.lease((max, per_owner_max), now, &leased);
                     given.splice(0..0, leased.iter().map(|one| (one.id.0.as_u128(), one.lease)));
                 }
                 Step::Extend { nth } => if let Some(&(n, lease)) = given.get(nth) {
