@@ -176,6 +176,7 @@ impl LinuxSandboxes {
         if swept > 0 {
             tracing::info!(groups = swept, "ended what an earlier run left");
         }
+        cgroup::count_disks(&layout);
         let interpreters = Interpreters::find(&config.runtimes, path);
         let run_dir = config.data_dir.join("run");
         let run_dir = std::fs::create_dir_all(&run_dir)

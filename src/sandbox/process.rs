@@ -11,7 +11,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
-use super::cgroup::{Group, Readings};
+use super::cgroup::{Group, Peak, Readings};
 use super::channel::Channel;
 use super::driver::Shared;
 use super::launcher::protocol::Start;
@@ -29,7 +29,7 @@ const REMOVE_TRIES: usize = 400;
 pub struct Ended {
     pub exit: Exit,
     pub readings: Readings,
-    pub peak_bytes: u64,
+    pub peak: Peak,
 }
 
 /// A living or ended tree of processes.
@@ -115,7 +115,7 @@ impl Process {
     pub async fn wait(&self) -> Ended {
         let mut ended = self.ended.clone();
         let told = ended.wait_for(Option::is_some).await.ok().and_then(|ended| *ended);
-        told.unwrap_or(Ended { exit: Exit::default(), readings: Readings::default(), peak_bytes: 0 })
+        told.unwrap_or(Ended { exit: Exit::default(), readings: Readings::default(), peak: Peak::default() })
     }
 
     fn signal(&self, signal: i32) {
@@ -165,8 +165,8 @@ async fn reap(
     let _ = pidfd.readable().await;
     let mut exit = exit_from(&status);
     // A group that was never charged with anything can't have been out of memory.
-    exit.out_of_memory = group.oom_kills() > 0 && exit.code.is_none_or(|code| code != 0);
-    let ended = Ended { exit, readings: group.readings(), peak_bytes: group.peak_bytes() };
+    exit.out_of_memory = group.meter().oom_kills() > 0 && exit.code.is_none_or(|code| code != 0);
+    let ended = Ended { exit, readings: group.meter().readings(), peak: group.meter().peak() };
     shared.launcher.release(slot).await;
     if remove_group(&group).await {
         shared.free_slot(slot);
