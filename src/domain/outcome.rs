@@ -141,8 +141,8 @@ pub struct Usage {
     pub pressure: Option<Pressure>,
 }
 
-/// How long the invocation waited for what others used, in microseconds: for a processor (its own limit included), for memory to
-/// be reclaimed, for a disk.
+/// How long at least one of the invocation's processes waited, in microseconds: for a processor, for memory to be reclaimed, for a
+/// disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pressure {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -247,6 +248,11 @@ impl LinuxSandboxes {
 
     pub fn interpreters(&self) -> &Interpreters {
         &self.interpreters
+    }
+
+    /// Launchers that were started because the one before died.
+    pub fn launcher_restarts(&self) -> u64 {
+        self.shared.launcher.restarts.load(Ordering::Relaxed)
     }
 
     /// `v1`, `hybrid`, `v2` or `none`.

@@ -20,6 +20,7 @@ use crate::domain::outcome::{ErrorType, Failure, Pressure, Usage};
 use crate::ports::sandbox::{
     Ending, Exit, LogSink, Report, Sandbox, SandboxError, SandboxKind, Specialisation, SpecialiseError,
 };
+use crate::ports::usage::{Sample, UsageReader};
 use crate::runtime::compile;
 use crate::runtime::wire::{self, Invoke, Kind, ResultMeta, RuntimeError, Specialise, Specialised};
 
@@ -267,6 +268,15 @@ async fn sampling<T>(meter: &Meter, call: impl Future<Output = T>) -> T {
 fn init_failure(mut failure: Failure) -> Failure {
     failure.error_type = ErrorType::InitError;
     failure
+}
+
+impl UsageReader for LinuxSandbox {
+    fn sample(&self) -> Option<Sample> {
+        if self.process.ended().is_some() {
+            return None;
+        }
+        Some(self.process.group.meter().sample())
+    }
 }
 
 #[async_trait]

@@ -63,7 +63,7 @@ fn timed_out(limit: Duration) -> SandboxError {
 
 impl Process {
     /// Has the launcher make the sandbox in slot `start.slot`. The slot is freed when all is over, here or later.
-    pub async fn spawn(shared: &Arc<Shared>, group: Group, mut start: Start) -> Result<Spawned, SandboxError> {
+    pub async fn spawn(shared: &Arc<Shared>, mut group: Group, mut start: Start) -> Result<Spawned, SandboxError> {
         let slot = start.slot;
         let (socket, their_socket) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
             .map_err(os("make a socket"))?;
@@ -81,6 +81,7 @@ impl Process {
         for tasks in group.tasks() {
             fds.push(clone(tasks)?);
         }
+        group.close_entrance();
         let group = Arc::new(group);
         let limit = Duration::from_millis(shared.config.sandbox.start_timeout_ms);
         let started = tokio::time::timeout(limit, shared.launcher.start_sandbox(start, fds)).await;

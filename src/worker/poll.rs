@@ -27,6 +27,22 @@ fn jobs_max(concurrency: usize) -> usize {
     (concurrency - concurrency.div_ceil(RESERVE_PART).min(concurrency)).max(1)
 }
 
+/// Counts a lease as held, however its job ends.
+struct Held(prometheus::IntGauge);
+
+impl Held {
+    fn new(leases: prometheus::IntGauge) -> Self {
+        leases.inc();
+        Self(leases)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 impl Worker {
     /// Until the cordon; returns when every job that was taken is over.
     pub(super) async fn poll(self: Arc<Self>) {
@@ -55,6 +71,7 @@ impl Worker {
     }
 
     async fn job(self: Arc<Self>, lease: Lease, place: OwnedSemaphorePermit) {
+        let _held = Held::new(self.metrics.leases.clone());
         self.run_job(lease).await;
         drop(place);
     }

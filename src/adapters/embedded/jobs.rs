@@ -28,8 +28,8 @@ const JOB_BYTES: usize = 256;
 #[derive(Default)]
 pub(super) struct Jobs {
     entries: HashMap<InvocationId, Entry>,
-    /// Longest ready first.
-    ready: VecDeque<InvocationId>,
+    /// Longest ready first, with since when.
+    ready: VecDeque<(Duration, InvocationId)>,
     /// When delayed jobs become ready and leases end; the number keeps the order of equal times.
     timers: BTreeSet<(Duration, u64, InvocationId)>,
     leased: u64,
@@ -86,7 +86,7 @@ impl Jobs {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         if due <= now {
             entry.state = State::Ready;
-            self.ready.push_back(id);
+            self.ready.push_back((now, id));
         } else {
             entry.state = State::Delayed;
             self.delayed += 1;
@@ -109,7 +109,7 @@ impl Jobs {
                     State::Ready | State::Settling { .. } => continue,
                 }
                 entry.state = State::Ready;
-                self.ready.push_back(id);
+                self.ready.push_back((timer.0, id));
             }
         }
     }
@@ -119,7 +119,7 @@ impl Jobs {
         self.promote(now);
         let mut out = Vec::with_capacity(max.min(self.ready.len()));
         while out.len() < max
-            && let Some(id) = self.ready.pop_front()
+            && let Some((_, id)) = self.ready.pop_front()
         {
             let Some(entry) = self.entries.get_mut(&id) else { continue };
             self.counter += 1;
@@ -207,7 +207,15 @@ impl Jobs {
 
     pub fn backlog(&mut self, now: Duration) -> Backlog {
         self.promote(now);
-        Backlog { ready: self.ready.len() as u64, delayed: self.delayed, leased: self.leased }
+        let oldest = self.ready.front().map_or(Duration::ZERO, |(since, _)| now.saturating_sub(*since));
+        Backlog {
+            ready: self.ready.len() as u64,
+            delayed: self.delayed,
+            leased: self.leased,
+            oldest_ms: oldest.as_millis() as u64,
+            // Kept elsewhere.
+            dead: 0,
+        }
     }
 }
 

@@ -120,6 +120,12 @@ impl Group {
         self.v2.as_ref().map(AsFd::as_fd)
     }
 
+    /// Closes what the first process came in by: six descriptors less, with a thousand sandboxes.
+    pub fn close_entrance(&mut self) {
+        self.tasks.clear();
+        self.v2 = None;
+    }
+
     /// Sets or changes the limits. No swap beyond the memory.
     pub fn limit(&self, limits: &Limits) -> Result<(), CgroupError> {
         let bytes = limits.memory_bytes.to_string();

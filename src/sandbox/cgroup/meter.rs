@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::layout::{Controller, Layout};
 use super::{CgroupError, pressure};
+use crate::ports::usage::Sample;
 
 /// A call that returned in less did too little I/O and was held back too little to be worth the reads.
 const BRIEF: Duration = Duration::from_millis(1);
@@ -65,10 +66,7 @@ enum PeakFile {
     /// Writing to the descriptor starts it anew (v1; v2 from Linux 6.12 on, there for this descriptor alone).
     Resettable(File),
     /// The peak of the group's life (v2, Linux 5.19 to 6.11), as it was when the call began.
-    OfLife {
-        file: File,
-        before: AtomicU64,
-    },
+    OfLife { file: File, before: AtomicU64 },
     #[default]
     Unknown,
 }
@@ -184,6 +182,15 @@ impl Meter {
     /// Memory charged now.
     pub fn memory_bytes(&self) -> Option<u64> {
         self.memory.as_ref().and_then(number)
+    }
+
+    /// What is in use at this moment; what nobody counts here is 0.
+    pub fn sample(&self) -> Sample {
+        let memory_bytes = self.memory_bytes().unwrap_or(0);
+        if self.wants_samples() {
+            self.highest_sample.fetch_max(memory_bytes, Ordering::Relaxed);
+        }
+        Sample { memory_bytes, cpu_us: self.cpu_us(), tasks: self.tasks().unwrap_or(0) }
     }
 
     /// Processor time used so far. A process that runs at this moment is counted up to the last tick of its processor.

@@ -50,7 +50,8 @@ pub fn total_us(text: &str, kind: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "some avg10=0.12 avg60=0.00 avg300=0.00 total=4711\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=42\n";
+    const TEXT: &str =
+        "some avg10=0.12 avg60=0.00 avg300=0.00 total=4711\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=42\n";
 
     #[test]
     fn totals_are_read() {
