@@ -85,7 +85,7 @@ fn the_alert_rules_are_valid_and_fire_when_they_should() {
 struct Prometheus {
     child: Child,
     client: Client,
-    _home: tempfile::TempDir,
+    home: tempfile::TempDir,
 }
 
 impl Drop for Prometheus {
@@ -131,18 +131,18 @@ impl Prometheus {
             .stderr(log)
             .spawn()
             .expect("prometheus starts: run scripts/install-test-deps.sh");
-        let mut started = Self { child, client: Client::new(address, "none".to_owned()), _home: home };
+        let mut started = Self { child, client: Client::new(address, "none".to_owned()), home };
         let since = Instant::now();
         loop {
             if started.client.get("/-/ready").try_send().await.is_ok_and(|answer| answer.status == 200) {
                 return Some(started);
             }
             if started.child.try_wait().expect("it can be waited for").is_some() {
-                let log = read(&started._home.path().join("log"));
+                let log = read(&started.home.path().join("log"));
                 assert!(log.contains("address already in use"), "prometheus ended: {log}");
                 return None;
             }
-            assert!(since.elapsed() < SCRAPE_LIMIT, "{}", read(&started._home.path().join("log")));
+            assert!(since.elapsed() < SCRAPE_LIMIT, "{}", read(&started.home.path().join("log")));
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
