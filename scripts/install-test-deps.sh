@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the tests need: what a run needs, and make for `.ci/run`.
+# What the tests need: what a run needs, make for `.ci/run`, and Prometheus with its promtool to read the metrics.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/packages.sh
@@ -8,6 +8,8 @@ cd "$(dirname "$0")/.."
 scripts/install-runtime-deps.sh
 need make make
 need pip3 python3-pip
+need promtool prometheus
+need prometheus prometheus
 install_missing
 
 # For the test that numeric libraries load in a sandbox: one wheel, of the version that is tried, inside the tree.

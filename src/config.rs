@@ -46,6 +46,7 @@ pub struct Config {
     pub queue: Queue,
     pub retention: Retention,
     pub shutdown: Shutdown,
+    pub metrics: Metrics,
     pub log: Log,
 }
 
@@ -65,6 +66,7 @@ impl Default for Config {
             queue: Queue::default(),
             retention: Retention::default(),
             shutdown: Shutdown::default(),
+            metrics: Metrics::default(),
             log: Log::default(),
         }
     }
@@ -277,6 +279,19 @@ pub struct Shutdown {
 impl Default for Shutdown {
     fn default() -> Self {
         Self { drain_ms: 30_000 }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// Between two looks at what every sandbox uses; 0: none.
+    pub sample_ms: u64,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { sample_ms: 1000 }
     }
 }
 

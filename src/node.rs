@@ -6,6 +6,7 @@
 //! ```
 
 mod identity;
+mod metrics;
 mod packages;
 
 use std::path::{Path, PathBuf};
@@ -129,7 +130,8 @@ impl Node {
             LinuxSandboxes::open(config.clone(), &instance, &surroundings.executable, &surroundings.path).await?;
         sandboxes.register(&registry);
         let sandboxes = Arc::new(sandboxes);
-        sandboxes.register(&registry);
+        // One role so far: the match above refused the others.
+        metrics::register(&registry, sandboxes.clone(), "both").map_err(step("register the node's metrics"))?;
         let packages = Arc::new(ZipPackages::new(config.limits.clone()));
         let worker = Worker::new(
             WorkerPorts {

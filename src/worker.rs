@@ -18,6 +18,7 @@ mod handle;
 mod job;
 mod metrics;
 mod poll;
+mod sampler;
 mod sandboxes;
 mod tasks;
 #[cfg(test)]
@@ -182,6 +183,10 @@ impl Worker {
     pub fn start(self: &Arc<Self>) {
         self.background.spawn(self.sandboxes.clone().tick());
         self.background.spawn(self.clone().hear());
+        let sample_ms = self.config.metrics.sample_ms;
+        if sample_ms > 0 {
+            self.background.spawn(self.sandboxes.clone().sample(Duration::from_millis(sample_ms)));
+        }
         self.polling.spawn(self.clone().poll());
     }
 

@@ -8,5 +8,6 @@ mod connections;
 mod invocations;
 mod lifecycle;
 mod logs;
+mod metrics;
 mod system;
 mod upload;

@@ -310,6 +310,7 @@ async fn another_launcher_takes_over_from_one_that_was_killed() {
     assert!(matches!(report.ending, Ending::Died(_)));
     let again = rig.python("def handler(e, c):\n    return 2\n").await;
     assert_eq!(answer(&call(&again, "null").await).await, "2");
+    assert_eq!(rig.driver.launcher_restarts(), 1);
     rig.close().await;
 }
 

@@ -12,6 +12,8 @@ const VISIBILITY_S_MAX: u64 = 12 * 3600;
 const DAY_MS: u64 = 24 * 3600 * 1000;
 /// A token that is easy to guess is as good as none.
 const TOKEN_LENGTH_MIN: usize = 16;
+/// More often would cost more than a hundredth of a processor with a thousand sandboxes.
+const SAMPLE_MS_MIN: u64 = 100;
 /// Smaller than any interpreter needs to start.
 const MEMORY_MB_FLOOR: u32 = 16;
 /// Fewer than an interpreter, its threads and one child.
@@ -58,6 +60,12 @@ impl Rules {
     fn top(&mut self, config: &Config) {
         self.require("data_dir", !config.data_dir.as_os_str().is_empty(), "must name a directory");
         self.between("shutdown.drain_ms", config.shutdown.drain_ms, 0, DAY_MS);
+        let sample_ms = config.metrics.sample_ms;
+        self.require(
+            "metrics.sample_ms",
+            sample_ms == 0 || (SAMPLE_MS_MIN..=DAY_MS).contains(&sample_ms),
+            format!("must be 0 or at least {SAMPLE_MS_MIN}, not {sample_ms}"),
+        );
         if let Err(error) = crate::telemetry::filter(&config.log.level) {
             self.require("log.level", false, format!("is no log level or filter: {error}"));
         }
@@ -204,6 +212,7 @@ mod tests {
         let cases: Vec<(&str, Break)> = vec![
             ("data_dir", |c| c.data_dir = "".into()),
             ("log.level", |c| c.log.level = "info,=".into()),
+            ("metrics.sample_ms", |c| c.metrics.sample_ms = 1),
             ("shutdown.drain_ms", |c| c.shutdown.drain_ms = u64::MAX),
             ("limits.memory_mb_default", |c| c.limits.memory_mb_default = 63),
             ("limits.memory_mb_max", |c| c.limits.memory_mb_max = 1),

@@ -1,13 +1,16 @@
 //! What the controller counts. Handles are resolved once; labels come from fixed sets (route templates, methods, statuses).
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
+use crate::domain::job::Backlog;
 use crate::domain::outcome::Status;
 
-/// From 100 µs to 60 s, about a factor of two apart where calls are fast.
-const LATENCY_BUCKETS: [f64; 20] = [
-    0.0001, 0.0002, 0.0003, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
-    20.0, 60.0,
+/// From 50 µs to 15 min, the longest a synchronous call runs; about a factor of two apart where calls are fast.
+const LATENCY_BUCKETS: [f64; 23] = [
+    0.00005, 0.0001, 0.0002, 0.0003, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0,
+    2.0, 5.0, 20.0, 60.0, 300.0, 900.0,
 ];
 
 #[derive(Clone)]
@@ -22,6 +25,9 @@ pub struct Metrics {
     pub sync_inflight: IntGauge,
     pub connections: IntGauge,
     pub streams: IntGauge,
+    queue: IntGaugeVec,
+    queue_oldest: Gauge,
+    dead_letters: IntGauge,
     /// `POST /run` answered 200, looked up ahead for the hot path.
     pub run_ok: IntCounter,
     pub run_latency: Histogram,
@@ -58,7 +64,25 @@ impl Metrics {
             sync_inflight: gauge(registry, "sync_inflight", "Synchronous invocations in flight."),
             connections: gauge(registry, "connections", "Open HTTP connections."),
             streams: gauge(registry, "event_streams", "Open event streams."),
+            queue: register(
+                registry,
+                IntGaugeVec::new(Opts::new(name("queue_jobs"), "Jobs in the queue, by state."), &["state"]),
+            ),
+            queue_oldest: register(
+                registry,
+                Gauge::new(name("queue_oldest_seconds"), "How long the oldest ready job has waited."),
+            ),
+            dead_letters: gauge(registry, "dead_letters", "Jobs given up, kept to be looked at."),
         }
+    }
+
+    /// What the queue says of itself.
+    pub fn observe(&self, backlog: &Backlog) {
+        for (state, jobs) in [("ready", backlog.ready), ("delayed", backlog.delayed), ("leased", backlog.leased)] {
+            self.queue.with_label_values(&[state]).set(jobs as i64);
+        }
+        self.queue_oldest.set(backlog.oldest_ms as f64 / 1000.0);
+        self.dead_letters.set(backlog.dead as i64);
     }
 
     pub fn count_finished(&self, status: Status) {

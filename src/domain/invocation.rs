@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::function::Version;
 use super::ids::{Digest, FunctionId, InvocationId, Owner, WorkerId};
-use super::outcome::{ErrorType, Failure, Outcome, OutputFile, StartType, Status};
+use super::outcome::{ErrorType, Failure, Outcome, OutputFile, Pressure, StartType, Status};
 use super::time::Timestamp;
 
 /// One request to run one version, ready to be executed.
@@ -67,11 +67,17 @@ pub struct Record {
     pub handler_duration_ms: Option<f64>,
     pub timings: TimingsMs,
     pub peak_memory_bytes: Option<u64>,
+    /// Present where this kernel can't tell the peak of one call: the highest of a few samples.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub peak_memory_sampled: bool,
     pub allocated_memory_mb: u32,
     pub cpu_us: Option<u64>,
     pub throttled_us: Option<u64>,
     pub disk_read: Option<u64>,
     pub disk_write: Option<u64>,
+    /// Present where the kernel keeps the account for each sandbox.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pressure: Option<Pressure>,
     /// Sandboxes have no network, so these are 0 once the call has run.
     pub network_rx: Option<u64>,
     pub network_tx: Option<u64>,
@@ -120,11 +126,13 @@ impl Record {
             handler_duration_ms: None,
             timings: TimingsMs::default(),
             peak_memory_bytes: None,
+            peak_memory_sampled: false,
             allocated_memory_mb: version.memory_mb,
             cpu_us: None,
             throttled_us: None,
             disk_read: None,
             disk_write: None,
+            pressure: None,
             network_rx: None,
             network_tx: None,
             output_files: Vec::new(),
@@ -175,10 +183,12 @@ impl Record {
         self.duration_ms = Some(ms(t.total_us.saturating_sub(t.queue_us)));
         self.handler_duration_ms = Some(ms(t.handler_us));
         self.peak_memory_bytes = Some(outcome.usage.peak_memory_bytes);
+        self.peak_memory_sampled = outcome.usage.peak_sampled;
         self.cpu_us = Some(outcome.usage.cpu_us);
         self.throttled_us = Some(outcome.usage.throttled_us);
         self.disk_read = Some(outcome.usage.disk_read_bytes);
         self.disk_write = Some(outcome.usage.disk_write_bytes);
+        self.pressure = outcome.usage.pressure;
         self.network_rx = Some(0);
         self.network_tx = Some(0);
         self.output_files = outcome.output_files;

@@ -60,4 +60,8 @@ pub struct Backlog {
     /// Waiting for their delay to pass.
     pub delayed: u64,
     pub leased: u64,
+    /// How long the oldest of the ready ones has been ready.
+    pub oldest_ms: u64,
+    /// Jobs that were given up.
+    pub dead: u64,
 }

@@ -131,10 +131,24 @@ impl Failure {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     pub peak_memory_bytes: u64,
+    /// The peak was seen in samples only, so that a shorter one may have been missed.
+    pub peak_sampled: bool,
     pub cpu_us: u64,
     pub throttled_us: u64,
     pub disk_read_bytes: u64,
     pub disk_write_bytes: u64,
+    /// `None` where the kernel keeps no such account.
+    pub pressure: Option<Pressure>,
+}
+
+/// How long at least one of the invocation's processes waited, in microseconds: for a processor, for memory to be reclaimed, for a
+/// disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pressure {
+    pub cpu_us: u64,
+    pub memory_us: u64,
+    pub io_us: u64,
 }
 
 /// Where the time went, in microseconds. The parts are measured by the daemon, except `handler`, which the runtime reports.

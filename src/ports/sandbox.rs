@@ -12,6 +12,8 @@ use crate::domain::ids::SandboxId;
 use crate::domain::invocation::Invocation;
 use crate::domain::outcome::{Failure, Output, Usage};
 
+use super::usage::UsageReader;
+
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SandboxError {
     /// This machine can't run the runtime (no interpreter, say); the message says what to install.
@@ -135,7 +137,7 @@ pub trait SandboxDriver: Send + Sync + 'static {
 }
 
 #[async_trait]
-pub trait Sandbox: Send + Sync + 'static {
+pub trait Sandbox: UsageReader {
     /// Gives the sandbox its version: limits, environment, code, import. Once, before the first call.
     async fn specialise(&self, what: &Specialisation) -> Result<(), SpecialiseError>;
 

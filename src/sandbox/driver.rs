@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -160,6 +161,7 @@ impl LinuxSandboxes {
         if swept > 0 {
             tracing::info!(groups = swept, "ended what an earlier run left");
         }
+        cgroup::count_disks(&layout);
         let interpreters = Interpreters::find(&config.runtimes, path);
         let run_dir = config.data_dir.join("run");
         let run_dir = std::fs::create_dir_all(&run_dir)
@@ -251,10 +253,16 @@ impl LinuxSandboxes {
     /// Has `registry` show what is counted here.
     pub fn register(&self, registry: &prometheus::Registry) {
         self.shared.refused.register(registry);
+        self.shared.quarantine.register(registry);
     }
 
     pub fn interpreters(&self) -> &Interpreters {
         &self.interpreters
+    }
+
+    /// Launchers that were started because the one before died.
+    pub fn launcher_restarts(&self) -> u64 {
+        self.shared.launcher.restarts.load(Ordering::Relaxed)
     }
 
     /// `v1`, `hybrid`, `v2` or `none`.
@@ -265,11 +273,6 @@ impl LinuxSandboxes {
     /// The project's own groups, one per hierarchy, below which every sandbox has its own.
     pub fn groups(&self) -> Vec<std::path::PathBuf> {
         self.shared.layout.parents()
-    }
-
-    /// Shows how many sandboxes could not be ended.
-    pub fn register(&self, registry: &prometheus::Registry) {
-        self.shared.quarantine.register(registry);
     }
 
     /// Whether sandboxes can be frozen here.

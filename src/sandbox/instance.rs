@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Mutex;
 
-use super::cgroup::Readings;
+use super::cgroup::{Meter, Peak, Readings};
 use super::channel::{Answer, Bounds, Channel, Exchange};
 use super::driver::Shared;
 use super::process::{Process, Spawned};
@@ -17,10 +17,11 @@ use super::{environment, files};
 use crate::domain::function::Runtime;
 use crate::domain::invocation::Invocation;
 use crate::domain::limits::MIB;
-use crate::domain::outcome::{ErrorType, Failure, Usage};
+use crate::domain::outcome::{ErrorType, Failure, Pressure, Usage};
 use crate::ports::sandbox::{
     Ending, Exit, LogSink, Report, Sandbox, SandboxError, SandboxKind, Specialisation, SpecialiseError,
 };
+use crate::ports::usage::{Sample, UsageReader};
 use crate::runtime::compile;
 use crate::runtime::wire::{self, Invoke, Kind, ResultMeta, RuntimeError, Specialise, Specialised};
 
@@ -30,9 +31,9 @@ const CLOSED_WAIT: Duration = Duration::from_millis(500);
 const LEFTOVER_WAITS: [Duration; 4] =
     [Duration::from_micros(200), Duration::from_millis(1), Duration::from_millis(4), Duration::from_millis(15)];
 
-/// A call that returned in less did too little I/O and was held back too little to be worth two more reads; what there was of
-/// either shows in the next longer call.
-const BRIEF: Duration = Duration::from_millis(1);
+/// Between two looks at the memory of a call whose kernel can't tell its peak: short beside a call that is worth resizing for, and
+/// a hundred looks a second cost less than a thousandth of a processor.
+const PEAK_SAMPLE: Duration = Duration::from_millis(10);
 
 pub struct LinuxSandbox {
     shared: Arc<Shared>,
@@ -77,8 +78,8 @@ impl LinuxSandbox {
             let exit = process.wait().await.exit;
             return Err(failed(format!("{exit}: {}", exchange.stderr.text.trim_end())));
         }
-        let last = process.group.readings();
-        let tasks = AtomicU64::new(process.group.tasks_alive().unwrap_or(0));
+        let last = process.group.meter().readings();
+        let tasks = AtomicU64::new(process.group.meter().tasks().unwrap_or(0));
         Ok(Self {
             shared,
             process,
@@ -117,7 +118,7 @@ impl LinuxSandbox {
 
     fn is_at_rest(&self, serving: bool) -> bool {
         let group = &self.process.group;
-        let Some(alive) = group.tasks_alive() else { return true };
+        let Some(alive) = group.meter().tasks() else { return true };
         if alive <= self.tasks_at_rest.load(Ordering::Relaxed) {
             return true;
         }
@@ -163,15 +164,15 @@ impl LinuxSandbox {
                 None => violated(&mut reusable, "closed its socket".to_owned()),
             },
         };
-        let group = &self.process.group;
-        let (readings, peak_memory_bytes) = match self.process.ended() {
-            Some(ended) => (ended.readings, ended.peak_bytes),
-            None if began.elapsed() < BRIEF && matches!(ending, Ending::Returned(_)) => {
-                (Readings { cpu_us: group.cpu_us(), ..state.last }, group.peak_bytes())
+        let meter = self.process.group.meter();
+        let (readings, peak) = match self.process.ended() {
+            Some(ended) => (ended.readings, ended.peak),
+            None if matches!(ending, Ending::Returned(_)) => {
+                (meter.readings_after(began.elapsed(), &state.last), meter.peak())
             }
-            None => (group.readings(), group.peak_bytes()),
+            None => (meter.readings(), meter.peak()),
         };
-        let usage = difference(state.last, readings, peak_memory_bytes);
+        let usage = difference(state.last, readings, peak);
         let killed_for_memory = readings.oom_kills > state.last.oom_kills;
         state.last = readings;
         if reusable.is_ok() {
@@ -231,19 +232,53 @@ fn failure(error: RuntimeError) -> Failure {
     Failure { error_type: kind, message, stack_trace }
 }
 
-fn difference(before: Readings, after: Readings, peak_memory_bytes: u64) -> Usage {
+fn difference(before: Readings, after: Readings, peak: Peak) -> Usage {
+    let pressure = after.pressure.map(|after| {
+        let before = before.pressure.unwrap_or_default();
+        Pressure {
+            cpu_us: after.cpu_us.saturating_sub(before.cpu_us),
+            memory_us: after.memory_us.saturating_sub(before.memory_us),
+            io_us: after.io_us.saturating_sub(before.io_us),
+        }
+    });
     Usage {
-        peak_memory_bytes,
+        peak_memory_bytes: peak.bytes,
+        peak_sampled: peak.sampled,
         cpu_us: after.cpu_us.saturating_sub(before.cpu_us),
         throttled_us: after.throttled_us.saturating_sub(before.throttled_us),
         disk_read_bytes: after.read_bytes.saturating_sub(before.read_bytes),
         disk_write_bytes: after.write_bytes.saturating_sub(before.write_bytes),
+        pressure,
+    }
+}
+
+/// Looks at the memory while a call runs, where the kernel can't tell its peak afterwards.
+async fn sampling<T>(meter: &Meter, call: impl Future<Output = T>) -> T {
+    if !meter.wants_samples() {
+        return call.await;
+    }
+    let mut call = std::pin::pin!(call);
+    loop {
+        tokio::select! {
+            biased;
+            answer = &mut call => return answer,
+            () = tokio::time::sleep(PEAK_SAMPLE) => meter.sample_peak(),
+        }
     }
 }
 
 fn init_failure(mut failure: Failure) -> Failure {
     failure.error_type = ErrorType::InitError;
     failure
+}
+
+impl UsageReader for LinuxSandbox {
+    fn sample(&self) -> Option<Sample> {
+        if self.process.ended().is_some() {
+            return None;
+        }
+        Some(self.process.group.meter().sample())
+    }
 }
 
 #[async_trait]
@@ -313,8 +348,8 @@ impl Sandbox for LinuxSandbox {
         if let Some(failure) = failure {
             return Err(SpecialiseError::Init { failure, stdout, stderr });
         }
-        state.last = self.process.group.readings();
-        self.tasks_at_rest.store(self.process.group.tasks_alive().unwrap_or(0), Ordering::Relaxed);
+        state.last = self.process.group.meter().readings();
+        self.tasks_at_rest.store(self.process.group.meter().tasks().unwrap_or(0), Ordering::Relaxed);
         Ok(())
     }
 
@@ -325,7 +360,8 @@ impl Sandbox for LinuxSandbox {
         let now = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis() as u64);
         let meta =
             Invoke { id, deadline_ms: now + invocation.version.timeout_ms, model_id: invocation.model_id.as_deref() };
-        self.process.group.reset_peak();
+        let meter = self.process.group.meter();
+        meter.begin_call();
         let began = Instant::now();
         let exchange = match wire::head(Kind::Invoke, &meta, invocation.payload.len()) {
             Ok(head) => {
@@ -333,7 +369,8 @@ impl Sandbox for LinuxSandbox {
                 let gone = async {
                     self.process.wait().await;
                 };
-                state.channel.exchange(&head, &invocation.payload, bounds, log, gone).await
+                let exchange = state.channel.exchange(&head, &invocation.payload, bounds, log, gone);
+                sampling(meter, exchange).await
             }
             Err(error) => Exchange {
                 answer: Answer::Violated(error.to_string()),

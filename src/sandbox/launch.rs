@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -55,6 +56,8 @@ pub struct Started {
 #[derive(Clone)]
 pub struct LauncherHandle {
     orders: mpsc::Sender<Order>,
+    /// Launchers that were started because the one before died.
+    pub restarts: Arc<AtomicU64>,
 }
 
 fn failed(step: &'static str, cause: impl ToString) -> SandboxError {
@@ -67,8 +70,9 @@ impl LauncherHandle {
         let setup = Arc::new(setup);
         let connection = Connection::open(&setup).await?;
         let (orders, queue) = mpsc::channel(REQUESTS_MAX);
-        let task = tokio::spawn(supervise(setup, connection, queue));
-        Ok((Self { orders }, task))
+        let restarts = Arc::<AtomicU64>::default();
+        let task = tokio::spawn(supervise(setup, connection, queue, restarts.clone()));
+        Ok((Self { orders, restarts }, task))
     }
 
     pub async fn start_sandbox(&self, start: Start, fds: Vec<OwnedFd>) -> Result<Started, SandboxError> {
@@ -180,7 +184,12 @@ impl Connection {
 }
 
 /// Serves orders with one launcher after the other.
-async fn supervise(setup: Arc<Setup>, mut connection: Connection, mut queue: mpsc::Receiver<Order>) {
+async fn supervise(
+    setup: Arc<Setup>,
+    mut connection: Connection,
+    mut queue: mpsc::Receiver<Order>,
+    restarts: Arc<AtomicU64>,
+) {
     loop {
         let ended = serve(&mut connection, &mut queue).await;
         let mut process = connection.process;
@@ -194,7 +203,10 @@ async fn supervise(setup: Arc<Setup>, mut connection: Connection, mut queue: mps
         connection = loop {
             tokio::time::sleep(RESTART_DELAY).await;
             match Connection::open(&setup).await {
-                Ok(connection) => break connection,
+                Ok(connection) => {
+                    restarts.fetch_add(1, Ordering::Relaxed);
+                    break connection;
+                }
                 Err(error) => tracing::error!(%error, "launcher does not start"),
             }
             if queue.is_closed() {

@@ -12,7 +12,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::cgroup::{Group, Readings};
+use super::cgroup::{Group, Peak, Readings};
 use super::channel::Channel;
 use super::driver::Shared;
 use super::launch::Started;
@@ -37,7 +37,7 @@ const OOM_WAITS: [Duration; 4] =
 pub struct Ended {
     pub exit: Exit,
     pub readings: Readings,
-    pub peak_bytes: u64,
+    pub peak: Peak,
 }
 
 /// A living or ended tree of processes.
@@ -103,6 +103,7 @@ impl Process {
             fds.push(clone(tasks)?);
         }
         let memory_event = group.take_memory_event();
+        group.close_entrance();
         let group = Arc::new(group);
         let limit = Duration::from_millis(shared.config.sandbox.start_timeout_ms);
         let started = tokio::time::timeout(limit, shared.launcher.start_sandbox(start, fds)).await;
@@ -158,7 +159,7 @@ impl Process {
     pub async fn wait(&self) -> Ended {
         let mut ended = self.ended.clone();
         let told = ended.wait_for(Option::is_some).await.ok().and_then(|ended| *ended);
-        told.unwrap_or(Ended { exit: Exit::default(), readings: Readings::default(), peak_bytes: 0 })
+        told.unwrap_or(Ended { exit: Exit::default(), readings: Readings::default(), peak: Peak::default() })
     }
 
     fn signal(&self, signal: i32) {
@@ -230,8 +231,8 @@ impl Reaper {
         let mut exit = exit_from(&end.status);
         exit.forbidden_call = end.forbidden.get().copied();
         // A group that was never charged with anything can't have been out of memory.
-        exit.out_of_memory = ran_out || group.oom_kills() > 0 && exit.code.is_none_or(|code| code != 0);
-        let ended = Ended { exit, readings: group.readings(), peak_bytes: group.peak_bytes() };
+        exit.out_of_memory = ran_out || group.meter().oom_kills() > 0 && exit.code.is_none_or(|code| code != 0);
+        let ended = Ended { exit, readings: group.meter().readings(), peak: group.meter().peak() };
         shared.launcher.release(slot).await;
         // Told before the groups are gone only if those make trouble.
         let mut tell = Some(tell);
@@ -261,7 +262,7 @@ async fn out_of_memory(group: &Group, event: Option<OwnedFd>) {
         let Ok(mut ready) = watched.readable().await else { return std::future::pending().await };
         let _ = ready.try_io(|event| nix::unistd::read(event, &mut [0; 8]).map_err(Into::into));
         for wait in OOM_WAITS {
-            if group.oom_kills() > 0 {
+            if group.meter().oom_kills() > 0 {
                 return;
             }
             tokio::time::sleep(wait).await;

@@ -56,11 +56,12 @@ impl Worker {
         outcome.timings.queue_us = micros(queue);
         outcome.timings.total_us = micros(queue + took);
         let of_handle = handle.as_ref().and_then(|handle| handle.special.get()).map(|special| &special.metrics);
+        let runtime = invocation.version.runtime;
         match of_handle {
-            Some(function) => self.metrics.ended(function, &outcome, took),
+            Some(function) => self.metrics.ended(function, runtime, &outcome, took),
             None => {
                 let function = self.metrics.function(&invocation.version.function_name);
-                self.metrics.ended(&function, &outcome, took);
+                self.metrics.ended(&function, runtime, &outcome, took);
             }
         }
         Ok(outcome)
@@ -93,6 +94,9 @@ impl Worker {
         };
         if let Err(reason) = report.reusable {
             tracing::debug!(sandbox_id = %handle.id, reason, "sandbox not reusable");
+        }
+        if let Some(cause) = verdict::cause(&report.ending, stop, report.reusable) {
+            self.metrics.killed(cause);
         }
         let cpu = Duration::from_micros(report.usage.cpu_us);
         checkout.check_in(report.reusable.is_ok() && stop.is_none(), Some(cpu));

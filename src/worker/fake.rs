@@ -22,6 +22,7 @@ use crate::domain::outcome::{ErrorType, Failure, Output, Usage};
 use crate::domain::time::Timestamp;
 use crate::ports::clock::Clock;
 use crate::ports::sandbox::*;
+use crate::ports::usage::{Sample, UsageReader};
 
 use super::Packages;
 pub use world::World;
@@ -41,6 +42,7 @@ pub struct FakeSandbox {
     alive: Arc<AtomicUsize>,
     frozen: AtomicBool,
     calls: AtomicUsize,
+    looks: AtomicUsize,
     over: watch::Sender<Option<Exit>>,
 }
 
@@ -56,17 +58,31 @@ impl SandboxDriver for FakeDriver {
         }
         self.started.fetch_add(1, Ordering::SeqCst);
         self.alive.fetch_add(1, Ordering::SeqCst);
-        Ok(Arc::new(FakeSandbox {
-            kind,
-            alive: self.alive.clone(),
-            frozen: AtomicBool::new(false),
-            calls: AtomicUsize::new(0),
-            over: watch::Sender::new(None),
-        }))
+        Ok(Arc::new(FakeSandbox { kind, alive: self.alive.clone(), ..FakeSandbox::idle() }))
     }
 }
 
 impl FakeSandbox {
+    /// What it uses, always.
+    pub const SAMPLE: Sample = Sample { memory_bytes: 1 << 20, cpu_us: 5000, tasks: 2 };
+
+    /// One that no driver made.
+    pub fn idle() -> Self {
+        Self {
+            kind: SandboxKind::Runtime(Runtime::Python),
+            alive: Arc::new(AtomicUsize::new(1)),
+            frozen: AtomicBool::new(false),
+            calls: AtomicUsize::new(0),
+            looks: AtomicUsize::new(0),
+            over: watch::Sender::new(None),
+        }
+    }
+
+    /// How often it was sampled.
+    pub fn looks(&self) -> u64 {
+        self.looks.load(Ordering::SeqCst) as u64
+    }
+
     fn die(&self, exit: Exit) {
         self.over.send_if_modified(|over| {
             let first = over.is_none();
@@ -116,6 +132,13 @@ impl FakeSandbox {
 
 fn output(text: &str) -> Output {
     Output { text: text.to_owned(), truncated: false, total_bytes: text.len() as u64 }
+}
+
+impl UsageReader for FakeSandbox {
+    fn sample(&self) -> Option<Sample> {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        self.over.borrow().is_none().then_some(Self::SAMPLE)
+    }
 }
 
 #[async_trait]

@@ -63,6 +63,10 @@ impl Handle {
         Ok(())
     }
 
+    pub fn is_frozen(&self) -> bool {
+        self.lock().frozen
+    }
+
     fn lock(&self) -> MutexGuard<'_, Rest> {
         // Two flags, each set in one step.
         self.rest.lock().unwrap_or_else(PoisonError::into_inner)

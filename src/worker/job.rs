@@ -167,6 +167,12 @@ impl Worker {
                 result = &mut call => return Some(result),
                 extended = self.queue.extend(&lease.token, lease.valid_for) => extended,
             };
+            let result = match &extended {
+                Ok(()) => "extended",
+                Err(QueueError::LeaseLost) => "lost",
+                Err(QueueError::Store(_)) => "failed",
+            };
+            self.metrics.lease_extensions.with_label_values(&[result]).inc();
             match extended {
                 Ok(()) => {}
                 Err(QueueError::LeaseLost) => {

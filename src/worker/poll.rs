@@ -33,6 +33,22 @@ fn per_owner_max(jobs: usize, share: usize) -> usize {
     all_but_reserve(jobs).min(share).max(1)
 }
 
+/// Counts a lease as held, however its job ends.
+struct Held(prometheus::IntGauge);
+
+impl Held {
+    fn new(leases: prometheus::IntGauge) -> Self {
+        leases.inc();
+        Self(leases)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 impl Worker {
     /// Until the cordon; returns when every job that was taken is over.
     pub(super) async fn poll(self: Arc<Self>) {
@@ -65,6 +81,7 @@ impl Worker {
     }
 
     async fn job(self: Arc<Self>, lease: Lease, place: OwnedSemaphorePermit) {
+        let _held = Held::new(self.metrics.leases.clone());
         self.run_job(lease).await;
         drop(place);
     }

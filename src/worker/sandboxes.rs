@@ -286,8 +286,12 @@ impl Sandboxes {
     }
 
     async fn start(self: Arc<Self>, id: SandboxId, runtime: Runtime) {
+        let begun = self.clock.monotonic();
         let sandbox = match self.driver.start(id, SandboxKind::Runtime(runtime)).await {
-            Ok(sandbox) => sandbox,
+            Ok(sandbox) => {
+                self.metrics.started(runtime, self.clock.monotonic().saturating_sub(begun));
+                sandbox
+            }
             Err(error) => {
                 self.note_failure(id, runtime, &error);
                 let failure = Some(CreationFailure::Sandbox(error));
@@ -343,6 +347,7 @@ impl Sandboxes {
             }
             SpecialiseError::Sandbox(error) => CreationFailure::Sandbox(error),
         })?;
+        self.metrics.initialised(version.runtime, took);
         let metrics = self.metrics.function(&version.function_name);
         // Specialised once in its life, so the place is free.
         let _ = handle.special.set(Special { _code: code, init: took, metrics });
@@ -364,6 +369,11 @@ impl Sandboxes {
     /// Ends a sandbox that is not the pool's, in the background.
     pub fn end_other(&self, sandbox: Arc<dyn Sandbox>) {
         self.tasks.spawn(async move { sandbox.terminate(Duration::ZERO).await });
+    }
+
+    /// Of all that have started.
+    pub fn handles(&self) -> Vec<Arc<Handle>> {
+        self.lock().handles.values().cloned().collect()
     }
 
     pub fn retire(self: &Arc<Self>, version: VersionKey) {

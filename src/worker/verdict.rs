@@ -11,6 +11,9 @@ use crate::ports::sandbox::{Ending, Exit};
 
 use super::cancel::Why;
 
+/// How the kernel ends a process that made a system call which its filter forbids (signal(7), seccomp(2)).
+const SIGSYS: i32 = 31;
+
 /// Why a call was ended from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
@@ -40,6 +43,23 @@ pub(super) fn of(ending: Ending, stop: Option<Stop>, version: &Version, result_b
         Some(Stop::Timeout) => timed_out(version, &ending),
         Some(Stop::Cancelled(why)) => cancelled(why),
         None => by_itself(ending, version, result_bytes_max),
+    }
+}
+
+/// What made a call the end of its sandbox, for a metric's label; `None`: it was not. What was asked for from outside comes first.
+pub(super) fn cause(ending: &Ending, stop: Option<Stop>, reusable: Result<(), &'static str>) -> Option<&'static str> {
+    match (stop, ending) {
+        (Some(Stop::Timeout), _) => Some("timeout"),
+        (Some(Stop::Cancelled(Why::Asked)), _) => Some("cancelled"),
+        (Some(Stop::Cancelled(Why::Draining)), _) => Some("draining"),
+        (Some(Stop::Cancelled(Why::LeaseLost)), _) => Some("lease_lost"),
+        (None, Ending::Died(Exit { out_of_memory: true, .. })) => Some("out_of_memory"),
+        (None, Ending::Died(Exit { signal: Some(SIGSYS), .. })) => Some("forbidden_call"),
+        (None, Ending::Died(Exit { signal: Some(_), .. })) => Some("signal"),
+        (None, Ending::Died(_)) => Some("exited"),
+        (None, Ending::Violated(_)) => Some("protocol"),
+        (None, Ending::ResultTooLarge(_)) => Some("result_too_large"),
+        (None, Ending::Returned(_) | Ending::Raised { .. }) => reusable.err(),
     }
 }
 
@@ -119,5 +139,32 @@ fn signal_name(signal: i32) -> &'static str {
         25 => " (SIGXFSZ)",
         31 => " (SIGSYS)",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_ended_a_sandbox_is_named() {
+        let died = |exit| Ending::Died(exit);
+        let signal = |signal| died(Exit { signal: Some(signal), ..Exit::default() });
+        let oom = died(Exit { out_of_memory: true, signal: Some(9), ..Exit::default() });
+        for (ending, stop, reusable, expected) in [
+            (Ending::Returned("1".into()), None, Ok(()), None),
+            (Ending::Returned("1".into()), None, Err("leftover_process"), Some("leftover_process")),
+            (Ending::Returned("1".into()), Some(Stop::Timeout), Ok(()), Some("timeout")),
+            (signal(15), Some(Stop::Timeout), Err("died"), Some("timeout")),
+            (signal(9), Some(Stop::Cancelled(Why::Asked)), Err("died"), Some("cancelled")),
+            (oom, None, Err("died"), Some("out_of_memory")),
+            (signal(SIGSYS), None, Err("died"), Some("forbidden_call")),
+            (signal(11), None, Err("died"), Some("signal")),
+            (died(Exit { code: Some(1), ..Exit::default() }), None, Err("died"), Some("exited")),
+            (Ending::Violated("lied".to_owned()), None, Err("protocol"), Some("protocol")),
+            (Ending::ResultTooLarge(7), None, Err("result_too_large"), Some("result_too_large")),
+        ] {
+            assert_eq!(cause(&ending, stop, reusable), expected, "{ending:?} {stop:?}");
+        }
     }
 }

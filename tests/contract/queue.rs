@@ -341,15 +341,22 @@ async fn the_backlog_is_counted<W: World>() {
         queue.send(job("ann"), Duration::from_secs(delay)).await.unwrap();
     }
     let lease = one(&*queue).await;
-    assert_eq!(queue.backlog().await.unwrap(), Backlog { ready: 2, delayed: 2, leased: 1 });
+    let backlog = Backlog { ready: 2, delayed: 2, leased: 1, ..Backlog::default() };
+    assert_eq!(Backlog { oldest_ms: 0, ..queue.backlog().await.unwrap() }, backlog);
     queue.give_back(&lease.token, Duration::from_secs(5), true).await.unwrap();
-    assert_eq!(queue.backlog().await.unwrap(), Backlog { ready: 2, delayed: 3, leased: 0 });
+    let backlog = Backlog { ready: 2, delayed: 3, leased: 0, ..Backlog::default() };
+    assert_eq!(Backlog { oldest_ms: 0, ..queue.backlog().await.unwrap() }, backlog);
     world.pass(Duration::from_secs(61)).await;
-    assert_eq!(queue.backlog().await.unwrap(), Backlog { ready: 5, delayed: 0, leased: 0 });
+    let waiting = queue.backlog().await.unwrap();
+    assert_eq!((waiting.ready, waiting.delayed, waiting.leased), (5, 0, 0));
+    assert!(waiting.oldest_ms >= 61_000, "the oldest was ready from the start: {waiting:?}");
     for lease in queue.receive(10, usize::MAX, NOW).await.unwrap() {
         queue.acknowledge(&lease.token).await.unwrap();
     }
     assert_eq!(queue.backlog().await.unwrap(), Backlog::default());
+    queue.send(job("ann"), NOW).await.unwrap();
+    queue.bury(&one(&*queue).await.token, "given up").await.unwrap();
+    assert_eq!(queue.backlog().await.unwrap(), Backlog { dead: 1, ..Backlog::default() });
 }
 
 async fn a_foreign_token_is_lost<W: World>() {

@@ -46,8 +46,8 @@ pub(super) struct Jobs {
 /// What is kept of an owner while it has ready or leased jobs.
 #[derive(Default)]
 struct OfOwner {
-    /// Longest ready first.
-    ready: VecDeque<InvocationId>,
+    /// Longest ready first, with since when.
+    ready: VecDeque<(Duration, InvocationId)>,
     /// Leased or settling.
     leased: usize,
 }
@@ -111,7 +111,7 @@ impl Jobs {
         if due <= now {
             entry.state = State::Ready;
             let owner = entry.owner.clone();
-            self.line_up(id, owner);
+            self.line_up(id, owner, now);
         } else {
             entry.state = State::Delayed;
             self.delayed += 1;
@@ -120,12 +120,12 @@ impl Jobs {
         }
     }
 
-    fn line_up(&mut self, id: InvocationId, owner: Owner) {
+    fn line_up(&mut self, id: InvocationId, owner: Owner, since: Duration) {
         let of_owner = self.owners.entry(owner.clone()).or_default();
         if of_owner.ready.is_empty() {
             self.turns.push_back(owner);
         }
-        of_owner.ready.push_back(id);
+        of_owner.ready.push_back((since, id));
         self.ready += 1;
     }
 
@@ -158,7 +158,7 @@ impl Jobs {
                         continue;
                     }
                 }
-                self.line_up(id, owner);
+                self.line_up(id, owner, timer.0);
             }
         }
     }
@@ -177,7 +177,7 @@ impl Jobs {
                 at_most.push(owner);
                 continue;
             }
-            let Some(id) = of_owner.ready.pop_front() else { continue };
+            let Some((_, id)) = of_owner.ready.pop_front() else { continue };
             self.ready -= 1;
             of_owner.leased += 1;
             if !of_owner.ready.is_empty() {
@@ -276,7 +276,15 @@ impl Jobs {
 
     pub fn backlog(&mut self, now: Duration) -> Backlog {
         self.promote(now);
-        Backlog { ready: self.ready as u64, delayed: self.delayed, leased: self.leased }
+        let since = self.owners.values().filter_map(|owner| owner.ready.front()).map(|(since, _)| *since).min();
+        Backlog {
+            ready: self.ready as u64,
+            delayed: self.delayed,
+            leased: self.leased,
+            oldest_ms: since.map_or(0, |since| now.saturating_sub(since).as_millis() as u64),
+            // Kept elsewhere.
+            dead: 0,
+        }
     }
 }
 

@@ -292,7 +292,8 @@ impl JobQueue for Queue {
     }
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {
-        Ok(locked(&self.shared.jobs).backlog(self.clock.monotonic()))
+        let waiting = locked(&self.shared.jobs).backlog(self.clock.monotonic());
+        Ok(Backlog { dead: self.store.dead_letters.load(Ordering::Relaxed), ..waiting })
     }
 }
 

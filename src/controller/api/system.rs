@@ -101,6 +101,12 @@ pub async fn metrics(State(controller): Shared, headers: HeaderMap, extensions: 
         controller.keys.authenticate(&headers, controller.clock.monotonic()).await?;
     }
     controller.metrics.sync_inflight.set(controller.calls_running() as i64);
+    // A queue that does not answer leaves its numbers as they were: the rest is wanted all the more then.
+    match tokio::time::timeout(PROBE_FOR, controller.queue.backlog()).await {
+        Ok(Ok(backlog)) => controller.metrics.observe(&backlog),
+        Ok(Err(error)) => tracing::warn!(%error, "the queue does not say what waits"),
+        Err(_) => tracing::warn!(waited_ms = PROBE_FOR.as_millis() as u64, "the queue does not say what waits"),
+    }
     let text = TextEncoder::new().encode_to_string(&controller.prometheus.gather()).map_err(|error| {
         tracing::error!(%error, "the metrics could not be written");
         ApiError::new(Code::InternalError, "the metrics could not be written; the log says why")

@@ -1,4 +1,4 @@
-//! The groups of one sandbox, and their kept descriptors.
+//! The groups of one sandbox: made, limited, joined, frozen, removed. What it uses is read by [`Meter`].
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -8,31 +8,14 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::meter::{Meter, open};
 use super::{CgroupError, Controller, Layout};
-
-/// Counters as they stand; differences between two readings are one call's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Readings {
-    pub cpu_us: u64,
-    pub throttled_us: u64,
-    pub read_bytes: u64,
-    pub write_bytes: u64,
-    pub oom_kills: u64,
-}
 
 /// Which spelling a kept file speaks.
 #[derive(Debug)]
 enum Kept {
     V1(File),
     V2(File),
-}
-
-impl Kept {
-    fn file(&self) -> &File {
-        match self {
-            Kept::V1(file) | Kept::V2(file) => file,
-        }
-    }
 }
 
 /// The groups of one sandbox.
@@ -49,12 +32,7 @@ pub struct Group {
     pub(super) io_dir: Option<(Kind, PathBuf)>,
     pub(super) pids_dir: Option<PathBuf>,
     memory_event: Option<OwnedFd>,
-    peak: Option<Kept>,
-    oom: Option<Kept>,
-    cpu_time: Option<Kept>,
-    throttled: Option<Kept>,
-    io: Option<Kept>,
-    pids: Option<File>,
+    meter: Meter,
     freeze: Option<Kept>,
 }
 
@@ -111,27 +89,18 @@ impl Group {
             })
             .transpose()?;
         let pids_dir = place(Controller::Pids).map(|(_, dir)| dir);
-        let oom = keep(Controller::Memory, "memory.oom_control", "memory.events")?;
-        let memory_event = match (&oom, place(Controller::Memory)) {
-            (Some(Kept::V1(file)), Some((_, dir))) => watch_memory(file, &dir)?,
+        let memory_event = match place(Controller::Memory) {
+            Some((Kind::V1, dir)) => watch_memory(&dir)?,
             _ => None,
         };
         Ok(Self {
             tasks,
             v2,
             memory: place(Controller::Memory),
-            cpu: place(Controller::Cpu),
-            peak: keep(Controller::Memory, "memory.max_usage_in_bytes", "memory.peak")?,
-            oom,
             memory_event,
+            cpu: place(Controller::Cpu),
             io_dir: place(Controller::Io),
-            cpu_time: keep(Controller::CpuAccounting, "cpuacct.usage", "cpu.stat")?,
-            throttled: keep(Controller::Cpu, "cpu.stat", "cpu.stat")?,
-            io: keep(Controller::Io, "blkio.throttle.io_service_bytes", "io.stat")?,
-            pids: match &pids_dir {
-                Some(dir) => open(&dir.join("pids.current"))?,
-                None => None,
-            },
+            meter: Meter::open(layout, name)?,
             freeze: keep(Controller::Freezer, "freezer.state", "cgroup.freeze")?,
             pids_dir,
             directories,
@@ -148,63 +117,20 @@ impl Group {
         self.v2.as_ref().map(AsFd::as_fd)
     }
 
+    /// Closes what the first process came in by: six descriptors less, with a thousand sandboxes.
+    pub fn close_entrance(&mut self) {
+        self.tasks.clear();
+        self.v2 = None;
+    }
+
     /// Readable once the kernel found no memory for this group; only on v1, where it does not end the whole group by itself.
     pub fn take_memory_event(&mut self) -> Option<OwnedFd> {
         self.memory_event.take()
     }
 
-    /// Forgets the peak so far, so that [`Group::peak_bytes`] speaks of what comes. `false`: this kernel can't.
-    pub fn reset_peak(&self) -> bool {
-        match &self.peak {
-            Some(kept) => kept.file().write_at(b"0", 0).is_ok(),
-            None => false,
-        }
-    }
-
-    /// Highest memory use since the last reset, or in the group's life where it can't be reset.
-    pub fn peak_bytes(&self) -> u64 {
-        self.peak.as_ref().and_then(|kept| number(kept.file())).unwrap_or(0)
-    }
-
-    /// Processor time used so far.
-    pub fn cpu_us(&self) -> u64 {
-        match &self.cpu_time {
-            Some(Kept::V1(file)) => number(file).unwrap_or(0) / 1000,
-            Some(Kept::V2(file)) => keyed(text(file, &mut [0; 1024]), "usage_usec"),
-            None => 0,
-        }
-    }
-
-    pub fn readings(&self) -> Readings {
-        let mut buffer = [0; 2048];
-        let mut readings = Readings { cpu_us: self.cpu_us(), ..Readings::default() };
-        match &self.throttled {
-            Some(Kept::V1(file)) => readings.throttled_us = keyed(text(file, &mut buffer), "throttled_time") / 1000,
-            Some(Kept::V2(file)) => readings.throttled_us = keyed(text(file, &mut buffer), "throttled_usec"),
-            None => {}
-        }
-        match &self.io {
-            Some(Kept::V1(file)) => {
-                (readings.read_bytes, readings.write_bytes) = io_v1(text(file, &mut buffer));
-            }
-            Some(Kept::V2(file)) => {
-                (readings.read_bytes, readings.write_bytes) = io_v2(text(file, &mut buffer));
-            }
-            None => {}
-        }
-        readings.oom_kills = self.oom_kills();
-        readings
-    }
-
-    /// Processes of this group that the kernel killed for want of memory.
-    pub fn oom_kills(&self) -> u64 {
-        let mut buffer = [0; 512];
-        self.oom.as_ref().map_or(0, |kept| keyed(text(kept.file(), &mut buffer), "oom_kill"))
-    }
-
-    /// Processes and threads alive; `None` where nobody counts.
-    pub fn tasks_alive(&self) -> Option<u64> {
-        self.pids.as_ref().and_then(number)
+    /// What it uses.
+    pub fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// Processes alive, threads not counted. Opens a file: not for the path that every call goes.
@@ -252,27 +178,10 @@ impl Group {
     }
 }
 
-/// Opens for reading and, where the file allows it, writing; `None` if this kernel has no such file.
-fn open(path: &Path) -> Result<Option<File>, CgroupError> {
-    let opened = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .or_else(|_| OpenOptions::new().read(true).open(path))
-        .or_else(|_| OpenOptions::new().write(true).open(path));
-    match opened {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(CgroupError::new("open", path)(error)),
-    }
-}
-
 /// Has the kernel tell when this v1 group is out of memory (its memory.rst, "OOM Control").
-fn watch_memory(oom_control: &File, dir: &Path) -> Result<Option<OwnedFd>, CgroupError> {
+fn watch_memory(dir: &Path) -> Result<Option<OwnedFd>, CgroupError> {
     let path = dir.join("cgroup.event_control");
-    if !path.exists() {
-        return Ok(None);
-    }
+    let Some(oom_control) = open(&dir.join("memory.oom_control"))?.filter(|_| path.exists()) else { return Ok(None) };
     let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
         .map_err(|error| CgroupError::new("make an eventfd for", &path)(error.into()))?;
     let line = format!("{} {}", event.as_fd().as_raw_fd(), oom_control.as_raw_fd());
@@ -282,60 +191,4 @@ fn watch_memory(oom_control: &File, dir: &Path) -> Result<Option<OwnedFd>, Cgrou
 
 fn write_kept(file: &File, value: &[u8]) -> io::Result<()> {
     file.write_at(value, 0).map(drop)
-}
-
-/// What a kept file says now, as far as it fits; empty when it can't be read or is no text.
-fn text<'a>(file: &File, buffer: &'a mut [u8]) -> &'a str {
-    let length = file.read_at(buffer, 0).unwrap_or(0);
-    std::str::from_utf8(&buffer[..length]).unwrap_or_default()
-}
-
-fn number(file: &File) -> Option<u64> {
-    let mut buffer = [0; 32];
-    text(file, &mut buffer).trim_end().parse().ok()
-}
-
-/// The value behind `key ` at the start of a line; 0 if absent.
-fn keyed(text: &str, key: &str) -> u64 {
-    text.lines()
-        .find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))
-        .and_then(|value| value.trim().parse().ok())
-        .unwrap_or(0)
-}
-
-/// Sums of `MAJ:MIN Read N` and `MAJ:MIN Write N`.
-fn io_v1(text: &str) -> (u64, u64) {
-    let mut sums = (0, 0);
-    for line in text.lines() {
-        let mut words = line.split(' ').skip(1);
-        let (Some(what), Some(bytes)) = (words.next(), words.next().and_then(|n| n.parse::<u64>().ok())) else {
-            continue;
-        };
-        match what {
-            "Read" => sums.0 += bytes,
-            "Write" => sums.1 += bytes,
-            _ => {}
-        }
-    }
-    sums
-}
-
-/// Sums of `rbytes=N` and `wbytes=N`.
-fn io_v2(text: &str) -> (u64, u64) {
-    let sum = |key: &str| text.split_whitespace().filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok()).sum();
-    (sum("rbytes="), sum("wbytes="))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counters_are_read_from_both_spellings() {
-        assert_eq!(keyed("usage_usec 12\nuser_usec 5\n", "usage_usec"), 12);
-        assert_eq!(keyed("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", "oom_kill"), 3);
-        assert_eq!(keyed("", "x"), 0);
-        assert_eq!(io_v1("8:0 Read 10\n8:0 Write 20\n8:16 Read 1\nTotal 31\n"), (11, 20));
-        assert_eq!(io_v2("254:0 rbytes=5 wbytes=6 rios=1\n8:0 rbytes=1 wbytes=0\n"), (6, 6));
-    }
 }
