@@ -12,6 +12,7 @@ pub mod keys;
 pub mod queue;
 pub mod registry;
 pub mod sandbox;
+pub mod vault;
 
 /// What every store can fail with.
 #[derive(Debug, Clone, thiserror::Error)]

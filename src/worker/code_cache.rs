@@ -122,7 +122,10 @@ impl CodeCache {
         let packages = self.packages.clone();
         let into = self.scratch.join(self.uses.fetch_add(1, Ordering::Relaxed).to_string());
         let work = move || {
-            std::fs::create_dir(&into).map_err(|error| CodeError::Disk(error.to_string()))?;
+            std::fs::create_dir(&into)
+                // Sandboxes read it under ids of their own, whatever the umask is.
+                .and_then(|()| std::fs::set_permissions(&into, Permissions::from_mode(0o755)))
+                .map_err(|error| CodeError::Disk(error.to_string()))?;
             match packages.unpack(&package, &into) {
                 Ok(()) => Ok(into),
                 Err(sentence) => {
