@@ -18,7 +18,7 @@ use super::Config;
 use super::validate::validate;
 
 /// Environment names of the client and of the choice of a file: not configuration keys.
-const NOT_KEYS: [&str; 3] = ["FAASD_URL", "FAASD_API_KEY", ENV_FILE];
+const NOT_KEYS: [&str; 4] = ["FAASD_URL", "FAASD_API_KEY", "FAASD_CA_FILE", ENV_FILE];
 /// Names that begin so belong to the test-suite and the benches.
 const NOT_KEYS_PREFIXES: [&str; 2] = ["FAASD_TEST_", "FAASD_BENCH_"];
 /// Names the configuration file where no `--config` does.
