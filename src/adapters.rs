@@ -2,4 +2,6 @@
 //! `tests/contract/`.
 
 pub mod embedded;
+pub mod local_vault;
+mod private_files;
 pub mod system_clock;

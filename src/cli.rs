@@ -12,6 +12,7 @@ mod deploy;
 pub mod doctor;
 mod exit;
 mod flags;
+mod https;
 mod invoke;
 mod logs;
 mod package;

@@ -2,6 +2,7 @@
 //!
 //! This file is the tree and its defaults. Units are in the names: `_ms`, `_s`, `_bytes`, `_mb`.
 
+mod hidden;
 pub mod load;
 mod validate;
 
@@ -11,6 +12,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::limits::Limits;
+
+pub use hidden::Hidden;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -39,6 +42,8 @@ pub struct Config {
     pub isolation: Isolation,
     pub limits: Limits,
     pub http: Http,
+    pub tls: Tls,
+    pub secrets: Secrets,
     pub rate_limit: RateLimit,
     pub sandbox: Sandbox,
     pub runtimes: Runtimes,
@@ -59,6 +64,8 @@ impl Default for Config {
             isolation: Isolation::Strict,
             limits: Limits::default(),
             http: Http::default(),
+            tls: Tls::default(),
+            secrets: Secrets::default(),
             rate_limit: RateLimit::default(),
             sandbox: Sandbox::default(),
             runtimes: Runtimes::default(),
@@ -81,6 +88,14 @@ pub struct Http {
     pub header_timeout_ms: u64,
     /// From a request's head to the end of its body.
     pub body_timeout_ms: u64,
+    /// A client that takes nothing of its answer for so long is cut off.
+    pub write_timeout_ms: u64,
+    /// A request's line and headers together; beyond it 431.
+    pub head_bytes_max: usize,
+    /// Open connections of one address, or of one /64 network of IPv6; more are refused at once. 0: as many as there are.
+    pub connections_per_address: usize,
+    /// Origins whose pages may use the API from a browser, each as `https://app.example.org`; none: no page may.
+    pub cors_origins: Vec<String>,
     /// How long a synchronous caller waits beyond the function's own timeout, for a sandbox and for the way.
     pub sync_wait_extra_ms: u64,
     /// Synchronous calls admitted at once; beyond it 503.
@@ -95,11 +110,50 @@ impl Default for Http {
             connections_max: 12_000,
             header_timeout_ms: 10_000,
             body_timeout_ms: 60_000,
+            write_timeout_ms: 30_000,
+            head_bytes_max: 32 * 1024,
+            connections_per_address: 0,
+            cors_origins: Vec::new(),
             sync_wait_extra_ms: 20_000,
             inflight_max: 16_384,
             metrics_token: String::new(),
         }
     }
+}
+
+/// HTTPS instead of HTTP, where a certificate is named.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// PEM file of the certificate and those that lead to its root; empty: plain HTTP.
+    pub certificate: String,
+    /// PEM file of its private key.
+    pub key: String,
+    /// From a connection's first byte to the end of its handshake.
+    pub handshake_timeout_ms: u64,
+    /// Handshakes under way; beyond it the oldest is ended.
+    pub handshakes_max: usize,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            certificate: String::new(),
+            key: String::new(),
+            handshake_timeout_ms: 10_000,
+            handshakes_max: 1024,
+        }
+    }
+}
+
+/// Where the keys come from that environment values are sealed with. Neither: `<data_dir>/secrets.key`, made at the first start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Secrets {
+    /// File of keys, one a line in hex; the last seals, each opens.
+    pub key_file: String,
+    /// The same, separated by commas.
+    pub key: Hidden,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,6 +11,7 @@ pub mod accept;
 pub mod api;
 pub mod auth;
 pub mod body;
+mod cors;
 pub mod deploy;
 mod detached;
 pub mod dispatch;
@@ -20,6 +21,7 @@ pub mod feeds;
 pub mod fleet;
 pub mod follow;
 pub mod gate;
+mod headers;
 pub mod idempotency;
 pub mod ids;
 pub mod lookup;
@@ -28,6 +30,7 @@ pub mod packages;
 pub mod rate;
 pub mod serve;
 pub mod spec;
+pub mod tls;
 
 #[cfg(test)]
 mod tests;

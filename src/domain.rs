@@ -4,6 +4,7 @@
 //! runtime). Decisions are functions of their arguments, so each can be tested by itself; `tests/house/rooms.rs` reads this
 //! folder for forbidden names.
 
+pub mod env;
 pub mod function;
 pub mod ids;
 pub mod invocation;

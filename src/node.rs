@@ -18,8 +18,10 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::adapters::embedded::{Embedded, OpenError};
+use crate::adapters::local_vault::{self, LocalVault};
 use crate::adapters::system_clock::SystemClock;
 use crate::config::{Config, Role};
+use crate::controller::tls::{Tls, TlsError};
 use crate::controller::{self, Controller, ControllerPorts};
 use crate::ports::clock::Clock;
 use crate::ports::executor::LogSinks;
@@ -41,6 +43,10 @@ pub enum StartError {
     Role(&'static str),
     #[error(transparent)]
     Store(#[from] OpenError),
+    #[error(transparent)]
+    Vault(#[from] local_vault::OpenError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Sandboxes(#[from] SandboxError),
     #[error("listen on {address}: {cause}; choose another with --listen")]
@@ -65,14 +71,17 @@ pub struct Node {
     worker: Arc<Worker>,
     controller: Arc<Controller>,
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     /// Path of the admin key, if this start made it.
     new_key: Option<PathBuf>,
 }
 
 /// Runs a node until it is told to stop. The exit code.
 pub async fn run(config: Config, surroundings: Surroundings) -> ExitCode {
+    // Whatever is made here is nobody else's, unless it says so itself.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let signals = Signals::new();
-    let node = match Node::build(Arc::new(config), &surroundings).await {
+    let node = match Node::build(config, &surroundings).await {
         Ok(node) => node,
         Err(error) => {
             tracing::error!(%error, "the node can't start");
@@ -109,15 +118,20 @@ impl Signals {
 
 impl Node {
     /// Starts everything, up to a listener that answers nobody yet.
-    pub async fn build(config: Arc<Config>, surroundings: &Surroundings) -> Result<Self, StartError> {
+    pub async fn build(mut config: Config, surroundings: &Surroundings) -> Result<Self, StartError> {
         match config.role {
             Role::Both => {}
             Role::Controller => return Err(StartError::Role("controller")),
             Role::Worker => return Err(StartError::Role("worker")),
         }
+        let tls = Tls::open(&config.tls)?;
+        let vault = Arc::new(LocalVault::open(&config.secrets, &config.data_dir)?);
+        // The vault has it; nobody else needs it.
+        config.secrets.key.wipe();
+        let config = Arc::new(config);
         let registry = prometheus::Registry::new();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let store = Embedded::open_metered(&config.data_dir, &config, clock.clone(), &registry)?;
+        let store = Embedded::open_metered(&config.data_dir, &config, clock.clone(), vault, &registry)?;
         match store.end_abandoned(clock.now()).await {
             Ok(0) => {}
             Ok(records) => tracing::warn!(records, "ended calls that the last run left half-way"),
@@ -178,15 +192,15 @@ impl Node {
             .await
             .map_err(step("make the admin key"))?;
         std::fs::write(config.data_dir.join("address"), address.to_string()).map_err(step("write the address file"))?;
-        Ok(Self { config, store, sandboxes, worker, controller, listener, new_key })
+        Ok(Self { config, store, sandboxes, worker, controller, listener, tls, new_key })
     }
 
     /// Serves until a signal, then takes everything down.
     async fn run(self, mut signals: Signals) -> ExitCode {
         self.greet();
-        let Self { config, store, sandboxes, worker, controller, listener, .. } = self;
+        let Self { config, store, sandboxes, worker, controller, listener, tls, .. } = self;
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let serving = tokio::spawn(controller::serve(listener, controller, async {
+        let serving = tokio::spawn(controller::serve(listener, controller, tls, async {
             // Either way it is time to stop.
             let _ = stopped.await;
         }));
@@ -236,10 +250,18 @@ impl Node {
             version = env!("CARGO_PKG_VERSION"),
             "faasd is up"
         );
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        if self.tls.is_none() && !address.ip().to_canonical().is_loopback() {
+            tracing::warn!(
+                %address,
+                "KEYS AND PAYLOADS TRAVEL IN CLEAR: others can reach this address and no certificate is set; set tls.certificate \
+                 and tls.key, or let only a proxy with TLS reach it"
+            );
+        }
         if let Some(path) = &self.new_key {
             tracing::info!(path = %path.display(), "made the admin key; only this file has it");
             tracing::info!(
-                "try: curl -H \"x-api-key: $(cat {})\" http://{address}/functions",
+                "try: curl -H \"x-api-key: $(cat {})\" {scheme}://{address}/functions",
                 absolute(path).display()
             );
         }

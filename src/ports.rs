@@ -13,6 +13,7 @@ pub mod queue;
 pub mod registry;
 pub mod sandbox;
 pub mod usage;
+pub mod vault;
 
 /// What every store can fail with.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stderr, reason = "what a failed test's daemon said belongs on the terminal")]
 
 pub mod archive;
+pub mod certificates;
 pub mod client;
 pub mod daemon;
 pub mod footprint;

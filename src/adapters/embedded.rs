@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <data_dir>/lock         held while the store is open
-//!            faasd.db     SQLite: records, jobs, dead letters, functions, keys (readable with `sqlite3`)
+//!            faasd.db     SQLite: records, jobs, dead letters, functions, keys (readable with `sqlite3`, but for environments)
 //!            artifacts/   files named by the SHA-256 of their bytes
 //!
 //!  callers ──change──▶ inbox ──batch──▶ writer thread ──one commit──▶ faasd.db
@@ -29,6 +29,7 @@ mod readers;
 mod records;
 mod registry;
 mod schema;
+mod sealing;
 mod store;
 mod sweep;
 mod writer;
@@ -38,7 +39,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::adapters::local_vault::{self, LocalVault};
+use crate::adapters::private_files::private_dir;
 use crate::config::Config;
+use crate::domain::ids::FunctionId;
 use crate::ports::StoreError;
 use crate::ports::artifacts::ArtifactStore;
 use crate::ports::bus::Bus;
@@ -47,6 +51,7 @@ use crate::ports::invocations::InvocationStore;
 use crate::ports::keys::KeyStore;
 use crate::ports::queue::{DeadLetters, JobQueue};
 use crate::ports::registry::Registry;
+use crate::ports::vault::{Vault, VaultError};
 
 use artifacts::Artifacts;
 use bus::LocalBus;
@@ -72,6 +77,13 @@ pub enum OpenError {
     NewerSchema { found: usize, known: usize },
     #[error("can't {step} {path}: {cause}", path = .path.display())]
     Io { step: &'static str, path: PathBuf, cause: io::Error },
+    #[error(
+        "the environment of function {function}, version {version}, can't be opened: {cause}; put back the key file that the \
+         data was written with (docs/operations.md, Secrets)"
+    )]
+    Sealed { function: FunctionId, version: u32, cause: VaultError },
+    #[error(transparent)]
+    Vault(#[from] local_vault::OpenError),
     #[error("can't register the store's metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     #[error("can't open the database: {0}")]
@@ -104,24 +116,28 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Opens the store below `data_dir`, which is made if need be. Blocks: for the start of a process.
+    /// Opens the store below `data_dir`, which is made if need be, with the keys that `config` says. Blocks: for the start of a
+    /// process.
     pub fn open(data_dir: &Path, config: &Config, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        Self::open_metered(data_dir, config, clock, &prometheus::Registry::new())
+        let vault = Arc::new(LocalVault::open(&config.secrets, data_dir)?);
+        Self::open_metered(data_dir, config, clock, vault, &prometheus::Registry::new())
     }
 
-    /// The same, with its metrics in `metrics`.
+    /// The same, with the vault handed in, and its metrics in `metrics`.
     pub fn open_metered(
         data_dir: &Path,
         config: &Config,
         clock: Arc<dyn Clock>,
+        vault: Arc<dyn Vault>,
         metrics: &prometheus::Registry,
     ) -> Result<Self, OpenError> {
         let metrics = Metrics::new(metrics)?;
-        lock::private_dir(data_dir)?;
+        private_dir(data_dir).map_err(|cause| OpenError::io("prepare the data directory", data_dir, cause))?;
         let lock = lock::lock(data_dir)?;
         let artifacts = Arc::new(Artifacts::open(&data_dir.join("artifacts"), clock.clone())?);
         let path = data_dir.join("faasd.db");
-        let connection = schema::open_writer(&path, config.retention.store_bytes_max)?;
+        let mut connection = schema::open_writer(&path, config.retention.store_bytes_max)?;
+        sealing::bring_up_to_date(&mut connection, vault.as_ref())?;
         let jobs = jobs::load(&connection, clock.as_ref())?;
         let dead_letters = dead_letters::count(&connection)?;
         let keys = keys::load(&connection)?;
@@ -133,7 +149,7 @@ impl Embedded {
             invocations: Arc::new(Invocations::new(store.clone(), clock.clone())),
             queue: queue.clone(),
             dead_letters: queue,
-            registry: Arc::new(Functions::new(store.clone(), clock)),
+            registry: Arc::new(Functions::new(store.clone(), clock, vault)),
             keys: Arc::new(Keys::new(store.clone(), keys)),
             artifacts,
             bus: Arc::new(LocalBus::new()),

@@ -11,7 +11,9 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
 
+use super::https::{self, Io};
 use super::{ClientFlags, Failure};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,7 +27,6 @@ const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 const DATA_DIRS: [&str; 2] = ["./.faasd", "/var/lib/faasd"];
 
 /// One daemon, and the key to speak to it with.
-#[derive(Debug)]
 pub struct Client {
     host: String,
     port: u16,
@@ -33,6 +34,8 @@ pub struct Client {
     prefix: String,
     url: String,
     key: Option<String>,
+    /// Where the URL asks for TLS.
+    tls: Option<TlsConnector>,
 }
 
 /// A request on its way to be sent.
@@ -80,13 +83,21 @@ impl Client {
     /// # Errors
     /// [`Failure::Usage`] for a URL that can't be used.
     pub fn new(flags: &ClientFlags) -> Result<Self, Failure> {
-        let (host, port, prefix) = split_url(&flags.url).map_err(Failure::Usage)?;
+        let Place { secure, host, port, prefix } = split_url(&flags.url).map_err(Failure::Usage)?;
         let key = flags.api_key.clone().filter(|key| !key.is_empty()).or_else(|| key_file(flags.data_dir.as_deref()));
-        Ok(Self { host, port, prefix, url: flags.url.clone(), key })
+        let tls = if secure { Some(https::connector(flags.ca_file.as_deref())?) } else { None };
+        Ok(Self { host, port, prefix, url: flags.url.clone(), key, tls })
     }
 
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Whether the key goes over a network where others can read it.
+    pub fn speaks_in_clear(&self) -> bool {
+        let here = self.host == "localhost"
+            || self.host.parse::<std::net::IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback());
+        self.tls.is_none() && !here
     }
 
     /// Sends a request and waits for the head of the answer, whatever its status.
@@ -174,7 +185,14 @@ impl Client {
         request.body(call.body).map_err(|error| Failure::Usage(format!("this can't be sent over HTTP: {error}")))
     }
 
-    async fn connect(&self) -> Result<TcpStream, Failure> {
+    async fn connect(&self) -> Result<Box<dyn Io>, Failure> {
+        let stream = self.connect_tcp().await?;
+        let Some(connector) = &self.tls else { return Ok(Box::new(stream)) };
+        let shaking = https::secure(connector, &self.host, stream, &self.url);
+        tokio::time::timeout(CONNECT_TIMEOUT, shaking).await.unwrap_or_else(|_| Err(self.late(CONNECT_TIMEOUT)))
+    }
+
+    async fn connect_tcp(&self) -> Result<TcpStream, Failure> {
         let connecting = TcpStream::connect((self.host.as_str(), self.port));
         let error = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(stream)) => {
@@ -220,15 +238,21 @@ impl Client {
     }
 }
 
-/// The host, the port and the path before the route.
-fn split_url(url: &str) -> Result<(String, u16, String), String> {
-    if url.starts_with("https://") {
-        return Err(format!(
-            "{url}: https is coming with TLS support; until then use http:// through a tunnel or on one machine"
-        ));
-    }
-    let Some(rest) = url.strip_prefix("http://") else {
-        return Err(format!("{url}: a URL begins with http://, as http://127.0.0.1:8080 does"));
+/// What a URL says.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    secure: bool,
+    host: String,
+    port: u16,
+    /// Before the route.
+    prefix: String,
+}
+
+fn split_url(url: &str) -> Result<Place, String> {
+    let (secure, rest) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
+        (Some(rest), _) => (true, rest),
+        (_, Some(rest)) => (false, rest),
+        _ => return Err(format!("{url}: a URL begins with https:// or http://, as http://127.0.0.1:8080 does")),
     };
     let (authority, prefix) = rest.split_once('/').map_or((rest, String::new()), |(authority, path)| {
         (authority, format!("/{path}").trim_end_matches('/').to_owned())
@@ -239,7 +263,8 @@ fn split_url(url: &str) -> Result<(String, u16, String), String> {
     if host.is_empty() || authority.as_str().contains('@') {
         return Err(wrong());
     }
-    Ok((host.to_owned(), authority.port_u16().unwrap_or(80), prefix))
+    let port = authority.port_u16().unwrap_or(if secure { 443 } else { 80 });
+    Ok(Place { secure, host: host.to_owned(), port, prefix })
 }
 
 /// The admin key that a daemon on this machine wrote, where it can be read.
@@ -269,13 +294,19 @@ mod tests {
     #[test]
     fn urls_are_split() {
         let split = |url| split_url(url).unwrap();
-        assert_eq!(split("http://127.0.0.1:8080"), ("127.0.0.1".to_owned(), 8080, String::new()));
-        assert_eq!(split("http://host/api/"), ("host".to_owned(), 80, "/api".to_owned()));
-        assert_eq!(split("http://[::1]:9/"), ("::1".to_owned(), 9, String::new()));
+        let place = |secure, host: &str, port, prefix: &str| Place {
+            secure,
+            host: host.to_owned(),
+            port,
+            prefix: prefix.to_owned(),
+        };
+        assert_eq!(split("http://127.0.0.1:8080"), place(false, "127.0.0.1", 8080, ""));
+        assert_eq!(split("http://host/api/"), place(false, "host", 80, "/api"));
+        assert_eq!(split("http://[::1]:9/"), place(false, "::1", 9, ""));
+        assert_eq!(split("https://host"), place(true, "host", 443, ""));
         for bad in ["", "localhost:8080", "http://", "http://a b", "http://key@host", "http://:80"] {
             assert!(split_url(bad).is_err(), "{bad}");
         }
-        assert!(split_url("https://host").unwrap_err().contains("TLS"));
     }
 
     #[test]
@@ -288,7 +319,7 @@ mod tests {
 
     #[test]
     fn refusals_have_exit_codes_by_what_can_be_done() {
-        let flags = ClientFlags { url: "http://x".into(), api_key: Some("k".into()), data_dir: None, json: false };
+        let flags = ClientFlags { url: "http://x".into(), api_key: Some("k".into()), data_dir: None, ca_file: None, json: false };
         let client = Client::new(&flags).unwrap();
         let code = |status: u16| client.refusal(StatusCode::from_u16(status).unwrap(), b"{}").code();
         assert_eq!([400, 413, 422].map(code), [2; 3]);

@@ -74,6 +74,9 @@ pub struct ClientFlags {
     /// The daemon's data directory, for its admin key
     #[arg(long, env = "FAASD_DATA_DIR", value_name = "DIR", global = true)]
     pub data_dir: Option<PathBuf>,
+    /// PEM file of an authority to trust beside those of this machine, for https:// URLs
+    #[arg(long, env = "FAASD_CA_FILE", value_name = "FILE", global = true)]
+    pub ca_file: Option<PathBuf>,
     /// Print JSON, for programs
     #[arg(long, global = true)]
     pub json: bool,

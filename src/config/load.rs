@@ -18,7 +18,7 @@ use super::Config;
 use super::validate::validate;
 
 /// Environment names of the client and of the choice of a file: not configuration keys.
-const NOT_KEYS: [&str; 3] = ["FAASD_URL", "FAASD_API_KEY", ENV_FILE];
+const NOT_KEYS: [&str; 4] = ["FAASD_URL", "FAASD_API_KEY", "FAASD_CA_FILE", ENV_FILE];
 /// Names that begin so belong to the test-suite and the benches.
 const NOT_KEYS_PREFIXES: [&str; 2] = ["FAASD_TEST_", "FAASD_BENCH_"];
 /// Names the configuration file where no `--config` does.
@@ -26,7 +26,7 @@ pub const ENV_FILE: &str = "FAASD_CONFIG";
 /// A configuration file is read whole; one larger than this is a mistake.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Keys whose values are never shown.
-const SECRETS: [&str; 1] = ["http.metrics_token"];
+const SECRETS: [&str; 2] = ["http.metrics_token", "secrets.key"];
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -237,7 +237,11 @@ impl RawConfig {
             match Config::deserialize(Value::Table(alone)) {
                 Ok(_) => insert(&mut table, key, value.clone()),
                 Err(error) => {
-                    let what = error.message().lines().next().unwrap_or_default().to_owned();
+                    let what = match SECRETS.contains(&key.as_str()) {
+                        // The parser would show the value.
+                        true => "must be a text".to_owned(),
+                        false => error.message().lines().next().unwrap_or_default().to_owned(),
+                    };
                     self.problems.push(Problem { key: key.clone(), what, source: source.clone() });
                 }
             }

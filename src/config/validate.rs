@@ -21,12 +21,18 @@ const PIDS_FLOOR: u32 = 8;
 /// Standard streams, the channel, the interpreter's own files and a few of the user's.
 const OPEN_FILES_FLOOR: u64 = 32;
 
+/// The least that the HTTP parser can be held to.
+const HEAD_BYTES_FLOOR: u64 = 8192;
+/// Each connection may hold so much: a larger head is a mistyped unit.
+const HEAD_BYTES_CEILING: u64 = 1024 * 1024;
+
 /// Broken rules as (dotted key, what is wrong).
 pub fn validate(config: &Config) -> Vec<(&'static str, String)> {
     let mut rules = Rules::default();
     rules.top(config);
     rules.limits(config);
     rules.http(config);
+    rules.tls_and_secrets(config);
     rules.sandbox(config);
     rules.pool(config);
     rules.queue_and_retention(config);
@@ -112,6 +118,13 @@ impl Rules {
         self.at_least("http.connections_max", http.connections_max as u64, 1);
         self.between("http.header_timeout_ms", http.header_timeout_ms, 1, DAY_MS);
         self.between("http.body_timeout_ms", http.body_timeout_ms, 1, DAY_MS);
+        self.between("http.write_timeout_ms", http.write_timeout_ms, 1, DAY_MS);
+        self.between("http.head_bytes_max", http.head_bytes_max as u64, HEAD_BYTES_FLOOR, HEAD_BYTES_CEILING);
+        for origin in &http.cors_origins {
+            let kept = is_origin(origin);
+            let what = "each must be an origin such as `https://app.example.org`: scheme, host and port if any, no path, no `*`";
+            self.require("http.cors_origins", kept, format!("{what}; not `{origin}`"));
+        }
         self.between("http.sync_wait_extra_ms", http.sync_wait_extra_ms, 0, DAY_MS);
         self.at_least("http.inflight_max", http.inflight_max as u64, 1);
         let token = http.metrics_token.len();
@@ -122,6 +135,18 @@ impl Rules {
         );
         self.at_least("rate_limit.rate", config.rate_limit.rate.into(), 1);
         self.at_least("rate_limit.burst", config.rate_limit.burst.into(), 1);
+    }
+
+    fn tls_and_secrets(&mut self, config: &Config) {
+        let tls = &config.tls;
+        let missing = "a certificate needs its key and a key its certificate: set both, or neither";
+        self.require("tls.key", tls.certificate.is_empty() || !tls.key.is_empty(), missing);
+        self.require("tls.certificate", tls.key.is_empty() || !tls.certificate.is_empty(), missing);
+        self.between("tls.handshake_timeout_ms", tls.handshake_timeout_ms, 1, DAY_MS);
+        self.at_least("tls.handshakes_max", tls.handshakes_max as u64, 1);
+        let secrets = &config.secrets;
+        let one = secrets.key_file.is_empty() || secrets.key.is_empty();
+        self.require("secrets.key", one, "is set beside secrets.key_file: keep one of the two");
     }
 
     fn sandbox(&mut self, config: &Config) {
@@ -194,9 +219,17 @@ impl Rules {
     }
 }
 
+/// Whether `text` is what browsers send as `Origin`: lower case, without a path.
+fn is_origin(text: &str) -> bool {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._:[]".contains(&b);
+    !rest.is_empty() && rest.bytes().all(plain)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Secrets;
 
     #[test]
     fn the_defaults_keep_every_rule() {
@@ -222,6 +255,15 @@ mod tests {
             ("limits.memory_mb_per_owner", |c| c.limits.memory_mb_per_owner = 1),
             ("http.metrics_token", |c| c.http.metrics_token = "short".into()),
             ("http.inflight_max", |c| c.http.inflight_max = 0),
+            ("http.write_timeout_ms", |c| c.http.write_timeout_ms = 0),
+            ("http.head_bytes_max", |c| c.http.head_bytes_max = 100),
+            ("http.cors_origins", |c| c.http.cors_origins = vec!["*".into()]),
+            ("http.cors_origins", |c| c.http.cors_origins = vec!["https://app.example.org/".into()]),
+            ("http.cors_origins", |c| c.http.cors_origins = vec!["app.example.org".into()]),
+            ("tls.key", |c| c.tls.certificate = "/cert.pem".into()),
+            ("tls.certificate", |c| c.tls.key = "/key.pem".into()),
+            ("tls.handshakes_max", |c| c.tls.handshakes_max = 0),
+            ("secrets.key", |c| c.secrets = Secrets { key_file: "/keys".into(), key: "00".into() }),
             ("rate_limit.rate", |c| c.rate_limit.rate = 0),
             ("sandbox.cgroup_prefix", |c| c.sandbox.cgroup_prefix = "a/b".into()),
             ("sandbox.cgroup_prefix", |c| c.sandbox.cgroup_prefix = String::new()),

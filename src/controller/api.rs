@@ -33,7 +33,7 @@ use super::error::{ApiError, Code, Refused, render};
 use super::ids;
 use super::rate;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What a handler answers, or why not.
 pub type Answer = Result<Response, ApiError>;

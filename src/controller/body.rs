@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
 use http_body_util::BodyExt;
 use serde::Deserialize;
 
@@ -18,6 +18,9 @@ const DISCARD_FOR: Duration = Duration::from_secs(5);
 /// Room made ahead for a body whose length is announced.
 const AHEAD_BYTES_MAX: u64 = 1024 * 1024;
 
+/// What some editors put before UTF-8 text; JSON may not begin with it (RFC 8259, 8.1).
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// The whole body. `what` names it in the refusal.
 pub async fn read(
     headers: &HeaderMap,
@@ -26,10 +29,11 @@ pub async fn read(
     within: Duration,
     what: &str,
 ) -> Result<Bytes, ApiError> {
+    check_coding(headers)?;
     let announced = content_length(headers);
     if let Some(bytes) = announced.filter(|bytes| *bytes > limit) {
-        // More than would be thrown away meets its end anyway: better at once.
-        if bytes <= DISCARD_BYTES_MAX {
+        // More than would be thrown away meets its end anyway: better at once. Whoever asks first has not begun to send.
+        if bytes <= DISCARD_BYTES_MAX && !headers.contains_key(EXPECT) {
             discard(body).await;
         }
         return Err(ApiError::too_large(what, limit));
@@ -90,6 +94,16 @@ pub async fn discard(mut body: Body) {
     let _ = tokio::time::timeout(DISCARD_FOR, reading).await;
 }
 
+/// Nothing is inflated here: a few bytes could become very many.
+pub fn check_coding(headers: &HeaderMap) -> Result<(), ApiError> {
+    match headers.get(CONTENT_ENCODING) {
+        Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"identity") => {
+            Err(ApiError::new(Code::UnsupportedMediaType, "bodies are taken as they are: leave Content-Encoding out"))
+        }
+        _ => Ok(()),
+    }
+}
+
 pub fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
@@ -104,6 +118,9 @@ pub fn timed_out() -> ApiError {
 
 /// The body's JSON object as `T`, or what is wrong with it, and where.
 pub fn object<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ApiError> {
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        return Err(ApiError::invalid("the body begins with a byte order mark: send the JSON without it"));
+    }
     // Serde would take an array for a struct's fields in order.
     if bytes.trim_ascii_start().starts_with(b"[") {
         return Err(ApiError::invalid("the body must be a JSON object, not an array"));

@@ -2,22 +2,28 @@
 //! and shutdown is orderly.
 //!
 //! Heads are timed by a sweep over all connections rather than by a timer each: a connection that says nothing between two
-//! requests is idle, which is allowed for long; one that has begun a head must end it within `http.header_timeout_ms`.
+//! requests is idle, which is allowed for long; one that has begun a head must end it within `http.header_timeout_ms`, and one
+//! that doesn't take its answer is cut off after `http.write_timeout_ms`.
 
-use std::io;
-use std::pin::Pin;
+mod activity;
+mod handshakes;
+mod places;
+mod transport;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use axum::response::IntoResponse;
+use http::header::{CONNECTION, HeaderValue};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
@@ -26,6 +32,16 @@ use tower::ServiceExt;
 
 use super::Controller;
 use super::api;
+use super::cors::{self, Cors};
+use super::error::{ApiError, render};
+use super::headers;
+use super::ids;
+use super::tls::Tls;
+
+use activity::{Activity, Patience, Watched};
+use handshakes::Handshakes;
+use places::{Place, Places};
+use transport::Transport;
 
 /// How often connections are looked over.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
@@ -34,9 +50,21 @@ const IDLE_FOR: Duration = Duration::from_secs(300);
 /// After a failed accept (no descriptors left, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// The first byte of every TLS connection: a record of type handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
+/// How long, and how much, a client that speaks HTTP to the HTTPS port is listened to after it was told so.
+const MISTAKEN_FOR: Duration = Duration::from_secs(1);
+const MISTAKEN_BYTES_MAX: u64 = 64 * 1024;
+
 /// Serves until `shutdown` resolves, then finishes what is in flight, within `shutdown.drain_ms`, and returns.
-pub async fn serve(listener: TcpListener, controller: Arc<Controller>, shutdown: impl Future<Output = ()>) {
-    let server = Arc::new(Server::new(controller));
+pub async fn serve(
+    listener: TcpListener,
+    controller: Arc<Controller>,
+    tls: Option<Arc<Tls>>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let _following = tls.clone().map(|tls| AbortOnDrop(tokio::spawn(tls.follow()).abort_handle()));
+    let server = Arc::new(Server::new(controller, tls));
     let mut connections = JoinSet::new();
     let mut watched: Vec<(Arc<Activity>, AbortHandle)> = Vec::new();
     let (closing, close) = watch::channel(false);
@@ -49,7 +77,7 @@ pub async fn serve(listener: TcpListener, controller: Arc<Controller>, shutdown:
             () = &mut shutdown => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    if let Some(place) = server.place() {
+                    if let Some(place) = server.place(peer) {
                         let activity = Arc::new(Activity::new(server.tick.load(Ordering::Relaxed)));
                         let connection = server.clone().connection(stream, peer, activity.clone(), place, close.clone());
                         watched.push((activity, connections.spawn(connection)));
@@ -88,49 +116,55 @@ async fn finish(controller: &Controller, connections: &mut JoinSet<()>) {
     }
 }
 
+/// Ends a task that outlives its use.
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 struct Server {
     controller: Arc<Controller>,
     router: axum::Router,
-    open: Arc<AtomicUsize>,
+    places: Arc<Places>,
+    tls: Option<(Arc<Tls>, Arc<Handshakes>)>,
+    cors: Option<Cors>,
+    patience: Patience,
     /// Sweeps so far: a coarse clock that costs a request one load.
-    tick: AtomicU32,
-}
-
-/// One of the connections that may be open; given back when dropped.
-struct Place {
-    open: Arc<AtomicUsize>,
-    gauge: prometheus::IntGauge,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::AcqRel);
-        self.gauge.dec();
-    }
+    tick: Arc<AtomicU32>,
 }
 
 impl Server {
-    fn new(controller: Arc<Controller>) -> Self {
+    fn new(controller: Arc<Controller>, tls: Option<Arc<Tls>>) -> Self {
         let router = api::router(controller.clone());
-        Self { controller, router, open: Arc::default(), tick: AtomicU32::new(1) }
+        let http = &controller.config.http;
+        let gauge = controller.metrics.connections.clone();
+        Self {
+            router,
+            places: Places::new(http.connections_max, http.connections_per_address, gauge),
+            tls: tls.map(|tls| (tls.clone(), Handshakes::new(tls.handshakes_max))),
+            cors: Cors::new(&http.cors_origins),
+            patience: Patience {
+                head: ticks(Duration::from_millis(http.header_timeout_ms)),
+                idle: ticks(IDLE_FOR),
+                write: ticks(Duration::from_millis(http.write_timeout_ms)),
+            },
+            tick: Arc::new(AtomicU32::new(1)),
+            controller,
+        }
     }
 
-    fn place(&self) -> Option<Place> {
-        let gauge = self.controller.metrics.connections.clone();
-        gauge.inc();
-        let before = self.open.fetch_add(1, Ordering::AcqRel);
-        let place = Place { open: self.open.clone(), gauge };
-        if before < self.controller.config.http.connections_max {
-            return Some(place);
-        }
-        self.controller.metrics.rejected.with_label_values(&["connections"]).inc();
-        None
+    fn place(&self, peer: SocketAddr) -> Option<Place> {
+        let taken = self.places.take(peer.ip());
+        taken.inspect_err(|full| self.controller.metrics.rejected.with_label_values(&[full.as_str()]).inc()).ok()
     }
 
     async fn connection(
         self: Arc<Self>,
         stream: TcpStream,
-        peer: std::net::SocketAddr,
+        peer: SocketAddr,
         activity: Arc<Activity>,
         _place: Place,
         mut close: watch::Receiver<bool>,
@@ -138,23 +172,57 @@ impl Server {
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        // What HTTP needs is allocated at the first byte: a silent connection costs next to nothing.
+        // What TLS and HTTP need is allocated at the first byte: a silent connection costs next to nothing.
         let mut first_byte = [0];
         tokio::select! {
             first = stream.peek(&mut first_byte) => if !matches!(first, Ok(1)) { return },
             _ = close.changed() => return,
         }
-        Box::pin(self.http(stream, peer, activity, close)).await;
+        let Some((tls, handshakes)) = &self.tls else {
+            return Box::pin(self.http(Transport::Plain(stream), peer, activity, close)).await;
+        };
+        if first_byte != [TLS_HANDSHAKE] {
+            return Box::pin(self.mistaken(stream)).await;
+        }
+        let shaken = tokio::select! {
+            shaken = Box::pin(shake_hands(tls, handshakes, stream)) => shaken,
+            _ = close.changed() => return,
+        };
+        match shaken {
+            Some(transport) => {
+                activity.request_ends(self.tick.load(Ordering::Relaxed));
+                Box::pin(self.http(transport, peer, activity, close)).await;
+            }
+            None => self.controller.metrics.rejected.with_label_values(&["tls_handshake"]).inc(),
+        }
+    }
+
+    /// Says to a client that speaks plain HTTP what the port speaks.
+    async fn mistaken(&self, mut stream: TcpStream) {
+        let error = ApiError::invalid("this port speaks HTTPS: begin the URL with https://");
+        let body = error.body(ids::invocation_id(self.controller.now()));
+        let head = format!(
+            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let told = async {
+            stream.write_all(&[head.as_bytes(), &body].concat()).await?;
+            stream.shutdown().await?;
+            // What is unread when a socket is closed resets the connection, and takes the answer along.
+            tokio::io::copy(&mut stream.take(MISTAKEN_BYTES_MAX), &mut tokio::io::sink()).await
+        };
+        // A client that breaks off, or goes on for long, has been told all the same.
+        let _ = tokio::time::timeout(MISTAKEN_FOR, told).await;
     }
 
     async fn http(
         self: Arc<Self>,
-        stream: TcpStream,
-        peer: std::net::SocketAddr,
+        transport: Transport,
+        peer: SocketAddr,
         activity: Arc<Activity>,
         mut close: watch::Receiver<bool>,
     ) {
-        let io = TokioIo::new(Watched { stream, activity: activity.clone(), server: self.clone() });
+        let io = TokioIo::new(Watched::new(transport, activity.clone(), self.tick.clone()));
         let service = service_fn(|request: http::Request<Incoming>| {
             activity.request_begins();
             let (server, activity) = (self.clone(), activity.clone());
@@ -168,7 +236,12 @@ impl Server {
                 Ok::<_, std::convert::Infallible>(response)
             })
         });
-        let serving = http1::Builder::new().header_read_timeout(None).half_close(false).serve_connection(io, service);
+        let serving = http1::Builder::new()
+            .header_read_timeout(None)
+            .half_close(false)
+            .max_header_size(self.controller.config.http.head_bytes_max)
+            .max_buf_size(self.controller.config.http.head_bytes_max)
+            .serve_connection(io, service);
         tokio::pin!(serving);
         // A client that breaks off is no news: what it asked for is recorded all the same.
         tokio::select! {
@@ -180,7 +253,41 @@ impl Server {
         }
     }
 
-    async fn answer(&self, request: http::Request<Incoming>, peer: std::net::SocketAddr) -> http::Response<Body> {
+    /// What is the same for every request and answer, whatever the route.
+    async fn answer(&self, request: http::Request<Incoming>, peer: SocketAddr) -> http::Response<Body> {
+        let origin = self.cors.as_ref().map(|cors| cors.allowed(&request));
+        let mut response = match headers::check(&request) {
+            Err(error) => self.refused(error),
+            Ok(()) => match origin.iter().flatten().find_map(|origin| Cors::preflight(&request, origin)) {
+                Some(preflight) => self.named(preflight),
+                None => self.route(request, peer).await,
+            },
+        };
+        headers::protect(response.headers_mut(), self.tls.is_some());
+        if let Some(origin) = origin {
+            cors::mark(response.headers_mut(), origin);
+        }
+        response
+    }
+
+    /// An answer to a head that nobody should have sent; the connection goes with it.
+    fn refused(&self, error: ApiError) -> http::Response<Body> {
+        self.controller.metrics.rejected.with_label_values(&[error.code.as_str()]).inc();
+        let id = ids::invocation_id(self.controller.now());
+        let mut response = render(error.into_response(), id);
+        response.headers_mut().insert(api::REQUEST_ID, api::id_header(id));
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response
+    }
+
+    /// With an id, as every answer has.
+    fn named(&self, mut response: http::Response<Body>) -> http::Response<Body> {
+        let id = ids::invocation_id(self.controller.now());
+        response.headers_mut().entry(api::REQUEST_ID).or_insert_with(|| api::id_header(id));
+        response
+    }
+
+    async fn route(&self, request: http::Request<Incoming>, peer: SocketAddr) -> http::Response<Body> {
         let mut request = request.map(Body::new);
         if api::is_run(&request) {
             return api::run_at_once(&self.controller, request).await;
@@ -192,20 +299,36 @@ impl Server {
         }
     }
 
-    /// Closes connections whose head takes too long, or that were idle for too long.
+    /// Closes connections whose head takes too long, whose client takes no answer, or that were idle for too long.
     fn sweep(&self, watched: &mut Vec<(Arc<Activity>, AbortHandle)>) {
         let tick = self.tick.fetch_add(1, Ordering::Relaxed) + 1;
-        let head_ticks = ticks(Duration::from_millis(self.controller.config.http.header_timeout_ms));
         watched.retain(|(activity, connection)| {
             if connection.is_finished() {
                 return false;
             }
-            if activity.is_overdue(tick, head_ticks, ticks(IDLE_FOR)) {
+            if activity.is_overdue(tick, self.patience) {
                 connection.abort();
                 return false;
             }
             true
         });
+    }
+}
+
+/// `None`: it failed, took too long, or made room for others.
+async fn shake_hands(tls: &Tls, handshakes: &Arc<Handshakes>, stream: TcpStream) -> Option<Transport> {
+    let mut handshake = handshakes.begin();
+    let accepted = tokio::select! {
+        accepted = tokio::time::timeout(tls.handshake_timeout, tls.acceptor().accept(stream)) => accepted,
+        () = handshake.must_end() => return None,
+    };
+    match accepted {
+        Ok(Ok(stream)) => Some(Transport::Tls(Box::new(stream))),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a TLS handshake failed");
+            None
+        }
+        Err(_) => None,
     }
 }
 
@@ -215,114 +338,4 @@ fn is_stream(response: &http::Response<Body>) -> bool {
 
 fn ticks(time: Duration) -> u32 {
     time.as_millis().div_ceil(SWEEP_EVERY.as_millis()).try_into().unwrap_or(u32::MAX)
-}
-
-/// What a connection is doing, in ticks of the sweep.
-struct Activity {
-    /// A request is being answered.
-    busy: AtomicBool,
-    /// When the head that is being read began; 0: none is.
-    head_since: AtomicU32,
-    idle_since: AtomicU32,
-}
-
-impl Activity {
-    fn new(tick: u32) -> Self {
-        Self { busy: AtomicBool::new(false), head_since: AtomicU32::new(0), idle_since: AtomicU32::new(tick) }
-    }
-
-    fn bytes_arrive(&self, tick: u32) {
-        if !self.busy.load(Ordering::Relaxed) && self.head_since.load(Ordering::Relaxed) == 0 {
-            self.head_since.store(tick, Ordering::Relaxed);
-        }
-    }
-
-    fn request_begins(&self) {
-        self.busy.store(true, Ordering::Relaxed);
-        self.head_since.store(0, Ordering::Relaxed);
-    }
-
-    fn request_ends(&self, tick: u32) {
-        self.idle_since.store(tick, Ordering::Relaxed);
-        self.busy.store(false, Ordering::Relaxed);
-    }
-
-    fn is_overdue(&self, tick: u32, head_ticks: u32, idle_ticks: u32) -> bool {
-        if self.busy.load(Ordering::Relaxed) {
-            return false;
-        }
-        match self.head_since.load(Ordering::Relaxed) {
-            0 => tick.saturating_sub(self.idle_since.load(Ordering::Relaxed)) > idle_ticks,
-            since => tick.saturating_sub(since) > head_ticks,
-        }
-    }
-}
-
-/// A stream that tells its activity.
-struct Watched {
-    stream: TcpStream,
-    activity: Arc<Activity>,
-    server: Arc<Server>,
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            self.activity.bytes_arrive(self.server.tick.load(Ordering::Relaxed));
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_slow_head_is_overdue_and_a_busy_connection_never() {
-        let activity = Activity::new(1);
-        assert!(!activity.is_overdue(100, 20, 600));
-        assert!(activity.is_overdue(602, 20, 600));
-        activity.bytes_arrive(100);
-        activity.bytes_arrive(110);
-        assert!(!activity.is_overdue(120, 20, 600));
-        assert!(activity.is_overdue(121, 20, 600));
-        activity.request_begins();
-        activity.bytes_arrive(500);
-        assert!(!activity.is_overdue(9999, 20, 600));
-        activity.request_ends(9999);
-        assert!(!activity.is_overdue(10_000, 20, 600));
-    }
 }

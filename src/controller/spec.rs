@@ -1,7 +1,6 @@
 //! What a deployer may ask for, checked against the limits: each refusal names the field, its bounds and what was sent.
 
-use std::collections::BTreeMap;
-
+use crate::domain::env::Env;
 use crate::domain::function::{Runtime, Version, env_name_is_reserved, env_name_is_valid, name_is_valid};
 use crate::domain::limits::Limits;
 
@@ -17,7 +16,7 @@ pub struct Settings {
     pub handler: Option<String>,
     pub memory_mb: Option<u64>,
     pub timeout_ms: Option<u64>,
-    pub env: Option<BTreeMap<String, String>>,
+    pub env: Option<Env>,
     pub description: Option<String>,
 }
 
@@ -28,7 +27,7 @@ pub struct Spec {
     pub handler: Option<String>,
     pub memory_mb: u32,
     pub timeout_ms: u64,
-    pub env: BTreeMap<String, String>,
+    pub env: Env,
     pub description: String,
 }
 
@@ -57,7 +56,7 @@ impl Settings {
             handler: None,
             memory_mb: limits.memory_mb_default,
             timeout_ms: limits.timeout_ms_default,
-            env: BTreeMap::new(),
+            env: Env::default(),
             description: String::new(),
         };
         self.over(base, limits)
@@ -127,8 +126,8 @@ fn check_handler(handler: Option<&str>) -> Result<(), ApiError> {
 }
 
 /// Values may be secrets: a refusal shows names only.
-fn check_env(env: &BTreeMap<String, String>, bytes_max: u64) -> Result<(), ApiError> {
-    for (name, value) in env {
+fn check_env(env: &Env, bytes_max: u64) -> Result<(), ApiError> {
+    for (name, value) in env.iter() {
         let shown = quoted(name);
         if !env_name_is_valid(name) {
             let rule = "must begin with a letter or _ and go on with letters, digits and _";

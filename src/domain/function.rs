@@ -1,11 +1,11 @@
 //! Functions and their immutable versions.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::env::Env;
 use super::ids::{Digest, FunctionId, Owner, VersionKey};
 use super::time::Timestamp;
 
@@ -87,8 +87,9 @@ pub struct Version {
     pub handler: Option<String>,
     pub memory_mb: u32,
     pub timeout_ms: u64,
-    /// May hold secrets: shown by name only.
-    pub env: BTreeMap<String, String>,
+    /// May hold secrets: shown by name only, and no part of a version's JSON, so that no answer can have it by mistake.
+    #[serde(skip)]
+    pub env: Env,
     /// The archive whose contents stand at `/var/task`.
     pub code: Digest,
     /// Size of that archive.

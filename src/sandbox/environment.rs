@@ -24,7 +24,7 @@ pub fn generic() -> Vec<String> {
 
 /// What a version's code sees.
 pub fn of(version: &Version) -> BTreeMap<String, String> {
-    let mut env = version.env.clone();
+    let mut env = version.env.clone().into_values();
     let name = version.function_name.as_ref();
     let number = version.number.to_string();
     let memory = version.memory_mb.to_string();

@@ -1,6 +1,5 @@
 //! Compiling at deploy: the sources in a build sandbox, once, and what it leaves as `main` into the package.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::domain::env::Env;
 use crate::domain::function::{Runtime, Version};
 use crate::domain::ids::{Digest, FunctionId, InvocationId, Owner};
 use crate::domain::invocation::{Invocation, Mode};
@@ -123,7 +123,7 @@ impl Worker {
             handler: None,
             memory_mb: self.config.sandbox.build_memory_mb,
             timeout_ms: self.config.sandbox.build_timeout_ms,
-            env: BTreeMap::new(),
+            env: Env::default(),
             code: Digest([0; 32]),
             code_bytes: 0,
             created_at: Timestamp(0),

@@ -4,7 +4,9 @@
 //! restart is good. Those that no sandbox holds go when there are too many, longest unused first.
 
 use std::collections::HashMap;
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -122,7 +124,10 @@ impl CodeCache {
         let packages = self.packages.clone();
         let into = self.scratch.join(self.uses.fetch_add(1, Ordering::Relaxed).to_string());
         let work = move || {
-            std::fs::create_dir(&into).map_err(|error| CodeError::Disk(error.to_string()))?;
+            std::fs::create_dir(&into)
+                // Sandboxes read it under ids of their own, whatever the umask is.
+                .and_then(|()| std::fs::set_permissions(&into, Permissions::from_mode(0o755)))
+                .map_err(|error| CodeError::Disk(error.to_string()))?;
             match packages.unpack(&package, &into) {
                 Ok(()) => Ok(into),
                 Err(sentence) => {

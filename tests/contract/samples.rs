@@ -1,6 +1,5 @@
 //! Plain values of the domain, for suites to store.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -43,7 +42,7 @@ pub fn version(function: &Function, number: u32) -> Version {
         handler: number.is_multiple_of(2).then(|| "main.handler".to_owned()),
         memory_mb: 128,
         timeout_ms: 30_000,
-        env: BTreeMap::from([("TABLE".to_owned(), format!("t{number}"))]),
+        env: [("TABLE".to_owned(), format!("t{number}"))].into(),
         code: Digest([number as u8; 32]),
         code_bytes: 1234,
         created_at: Timestamp(1_763_776_800_123 + u64::from(number)),

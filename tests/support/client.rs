@@ -13,6 +13,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::sse::Events;
 
@@ -27,22 +29,28 @@ type Connection = SendRequest<Full<Bytes>>;
 pub struct Client {
     address: SocketAddr,
     key: Option<String>,
+    tls: Option<TlsConnector>,
     idle: Arc<Mutex<Vec<Connection>>>,
 }
 
 impl Client {
     pub fn new(address: SocketAddr, key: String) -> Self {
-        Self { address, key: Some(key), idle: Arc::default() }
+        Self { address, key: Some(key), tls: None, idle: Arc::default() }
     }
 
     /// Stands in until there is a daemon.
     pub fn nowhere() -> Self {
-        Self { address: SocketAddr::from(([127, 0, 0, 1], 0)), key: None, idle: Arc::default() }
+        Self { address: SocketAddr::from(([127, 0, 0, 1], 0)), key: None, tls: None, idle: Arc::default() }
+    }
+
+    /// The same caller over TLS, on connections of its own.
+    pub fn over(self, tls: TlsConnector) -> Self {
+        Self { tls: Some(tls), idle: Arc::default(), ..self }
     }
 
     /// The same daemon, another caller.
     pub fn as_key(&self, key: &str) -> Self {
-        Self::new(self.address, key.to_owned())
+        Self { key: Some(key.to_owned()), idle: Arc::default(), ..self.clone() }
     }
 
     pub fn without_key(&self) -> Self {
@@ -80,6 +88,12 @@ impl Client {
     async fn connect(&self) -> Result<Connection, Error> {
         let stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
+        let Some(tls) = &self.tls else {
+            let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+            tokio::spawn(connection);
+            return Ok(sender);
+        };
+        let stream = tls.connect(ServerName::try_from("localhost")?, stream).await?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         Ok(sender)

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio_rustls::TlsConnector;
 
+use super::certificates::{Authority, Files};
 use super::client::Client;
 use super::footprint::Footprint;
 use super::slots::{Slot, UIDS_PER_DAEMON};
@@ -26,6 +28,7 @@ pub struct Daemon {
     child: Option<Child>,
     client: Client,
     settings: Vec<(String, String)>,
+    tls: Option<TlsConnector>,
     surroundings: Surroundings,
     footprint: Footprint,
     slot: Slot,
@@ -37,6 +40,7 @@ pub struct Daemon {
 #[derive(Default)]
 pub struct Builder {
     settings: Vec<(String, String)>,
+    tls: Option<TlsConnector>,
     surroundings: Surroundings,
 }
 
@@ -45,6 +49,12 @@ impl Builder {
     pub fn set(mut self, key: &str, value: impl ToString) -> Self {
         self.settings.push((format!("FAASD_{key}"), value.to_string()));
         self
+    }
+
+    /// Speaks HTTPS with this certificate, to clients that trust this authority.
+    pub fn tls(mut self, authority: &Authority, files: &Files) -> Self {
+        self.tls = Some(authority.connector());
+        self.set("TLS__CERTIFICATE", files.certificate.display()).set("TLS__KEY", files.key.display())
     }
 
     pub fn inside(mut self, surroundings: Surroundings) -> Self {
@@ -67,6 +77,7 @@ impl Builder {
             child: None,
             client: Client::nowhere(),
             settings: self.settings,
+            tls: self.tls,
             surroundings: self.surroundings,
             footprint,
             slot,
@@ -142,6 +153,9 @@ impl Daemon {
             }
             if let Some(address) = read_address(&self.data_dir()) {
                 self.client = Client::new(address, self.admin_key());
+                if let Some(tls) = &self.tls {
+                    self.client = self.client.clone().over(tls.clone());
+                }
                 if self.client.get("/ready").try_send().await.is_ok_and(|answer| answer.status == 200) {
                     return;
                 }

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
+use crate::adapters::private_files;
 use crate::domain::ids::Digest;
 use crate::domain::time::Timestamp;
 use crate::ports::StoreError;
@@ -23,7 +24,6 @@ use crate::ports::clock::Clock;
 
 use super::OpenError;
 use super::errors::{io_error, stopped};
-use super::lock::private_dir;
 use super::locked;
 
 /// Files written or read at once: more only fight for the disk, and each may hold its whole contents in memory.
@@ -45,14 +45,17 @@ struct Files {
 
 impl Artifacts {
     pub fn open(root: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        private_dir(root)?;
+        let private = |dir: &Path| {
+            private_files::private_dir(dir).map_err(|cause| OpenError::io("prepare the directory", dir, cause))
+        };
+        private(root)?;
         let unfinished = root.join("tmp");
         // What a crash left half written has no name yet.
         match fs::remove_dir_all(&unfinished) {
             Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
                 return Err(OpenError::io("clear", &unfinished, cause));
             }
-            _ => private_dir(&unfinished)?,
+            _ => private(&unfinished)?,
         }
         let files = Files { root: root.to_owned(), clock, counter: AtomicU64::new(0), keeping: Mutex::new(()) };
         Ok(Self { files: Arc::new(files), slots: Semaphore::new(FILES_AT_ONCE) })

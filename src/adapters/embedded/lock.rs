@@ -1,8 +1,8 @@
-//! The data directory and the lock on it: one daemon per directory, and the second is told who holds it.
+//! The lock on the data directory: one daemon per directory, and the second is told who holds it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -12,13 +12,6 @@ use super::OpenError;
 /// How long a predecessor that is just ending is waited for.
 const LOCK_TRIES: u32 = 40;
 const LOCK_TRY_EVERY: Duration = Duration::from_millis(25);
-
-/// Makes the directory, or makes sure that nobody but its owner reads it.
-pub(super) fn private_dir(path: &Path) -> Result<(), OpenError> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o700)))
-        .map_err(|cause| OpenError::io("prepare the data directory", path, cause))
-}
 
 /// Takes the lock, which lasts as long as the file is open, and writes our process id into it.
 pub(super) fn lock(data_dir: &Path) -> Result<File, OpenError> {

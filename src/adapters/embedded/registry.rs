@@ -1,11 +1,11 @@
 //! Functions and versions.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use crate::domain::env::Env;
 use crate::domain::function::{Function, Version};
 use crate::domain::ids::{FunctionId, Owner, VersionKey};
 use crate::domain::page::Page;
@@ -13,9 +13,11 @@ use crate::domain::time::Timestamp;
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::registry::{Registry, RegistryError};
+use crate::ports::vault::Vault;
 
 use super::cursor;
 use super::errors::damaged;
+use super::sealing;
 use super::store::Store;
 
 /// Functions, or versions, on one page.
@@ -28,27 +30,27 @@ const VERSION: &str = "versions.body, versions.env";
 pub(super) struct Functions {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
+    vault: Arc<dyn Vault>,
 }
 
 impl Functions {
-    pub fn new(store: Arc<Store>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock }
+    pub fn new(store: Arc<Store>, clock: Arc<dyn Clock>, vault: Arc<dyn Vault>) -> Self {
+        Self { store, clock, vault }
     }
 }
 
-/// A version on its way in: environment apart from the rest.
+/// A version on its way in: its environment apart from the rest, and sealed.
 struct EncodedVersion {
     version: Version,
     body: String,
-    env: String,
+    env: Vec<u8>,
 }
 
 impl EncodedVersion {
-    fn new(version: &Version) -> Result<Self, StoreError> {
-        let failed = |error| damaged("write a version", error);
-        let env = serde_json::to_string(&version.env).map_err(failed)?;
-        let version = Version { env: BTreeMap::new(), ..version.clone() };
-        let body = serde_json::to_string(&version).map_err(failed)?;
+    fn new(version: &Version, vault: &dyn Vault) -> Result<Self, StoreError> {
+        let env = sealing::seal(vault, version.key(), &version.env)?;
+        let version = Version { env: Env::default(), ..version.clone() };
+        let body = serde_json::to_string(&version).map_err(|error| damaged("write a version", error))?;
         Ok(Self { version, body, env })
     }
 
@@ -64,12 +66,12 @@ impl EncodedVersion {
 #[async_trait]
 impl Registry for Functions {
     async fn create(&self, function: &Function, version: &Version) -> Result<(), RegistryError> {
-        let (function, version) = (function.clone(), EncodedVersion::new(version)?);
+        let (function, version) = (function.clone(), EncodedVersion::new(version, self.vault.as_ref())?);
         self.store.write(move |connection| create(connection, &function, &version)).await?
     }
 
     async fn publish(&self, version: &Version) -> Result<Function, RegistryError> {
-        let version = EncodedVersion::new(version)?;
+        let version = EncodedVersion::new(version, self.vault.as_ref())?;
         self.store.write(move |connection| publish(connection, &version)).await?
     }
 
@@ -83,12 +85,13 @@ impl Registry for Functions {
     }
 
     async fn version(&self, key: VersionKey) -> Result<Option<Arc<Version>>, StoreError> {
+        let vault = self.vault.clone();
         self.store
             .read(move |connection| {
                 let sql = format!("SELECT {VERSION} FROM versions WHERE function = ?1 AND number = ?2");
                 let mut statement = connection.prepare_cached(&sql)?;
                 let found = statement.query_row(params![key.function.0.as_bytes(), key.number], |row| {
-                    Ok(read_version(row, 0).map(Arc::new))
+                    Ok(read_version(row, 0, vault.as_ref()).map(Arc::new))
                 });
                 found.optional()?.transpose()
             })
@@ -103,11 +106,12 @@ impl Registry for Functions {
     ) -> Result<Page<(Function, Arc<Version>)>, StoreError> {
         let after = cursor::decode_after(cursor)?;
         let (owner, limit) = (owner.cloned(), limit.clamp(1, PAGE_MAX));
-        self.store.read(move |connection| list(connection, owner.as_ref(), limit, &after)).await
+        let vault = self.vault.clone();
+        self.store.read(move |connection| list(connection, vault.as_ref(), owner.as_ref(), limit, &after)).await
     }
 
     async fn versions(&self, id: FunctionId, limit: usize) -> Result<Vec<Arc<Version>>, StoreError> {
-        let limit = limit.clamp(1, PAGE_MAX) as u64;
+        let (limit, vault) = (limit.clamp(1, PAGE_MAX) as u64, self.vault.clone());
         self.store
             .read(move |connection| {
                 let sql = format!("SELECT {VERSION} FROM versions WHERE function = ?1 ORDER BY number DESC LIMIT ?2");
@@ -115,7 +119,7 @@ impl Registry for Functions {
                 let mut rows = statement.query(params![id.0.as_bytes(), limit])?;
                 let mut versions = Vec::new();
                 while let Some(row) = rows.next()? {
-                    versions.push(Arc::new(read_version(row, 0)?));
+                    versions.push(Arc::new(read_version(row, 0, vault.as_ref())?));
                 }
                 Ok(versions)
             })
@@ -190,6 +194,7 @@ fn by_name(connection: &Connection, owner: &Owner, name: &str) -> Result<Option<
 
 fn list(
     connection: &Connection,
+    vault: &dyn Vault,
     owner: Option<&Owner>,
     limit: usize,
     (name, id): &(String, [u8; 16]),
@@ -210,7 +215,7 @@ fn list(
                 page.items.last().map(|(last, _)| cursor::encode_after(&last.name, last.id.0.into_bytes()));
             break;
         }
-        page.items.push((read_function(row)?, Arc::new(read_version(row, 6)?)));
+        page.items.push((read_function(row)?, Arc::new(read_version(row, 6, vault)?)));
     }
     Ok(page)
 }
@@ -228,10 +233,10 @@ fn read_function(row: &Row<'_>) -> rusqlite::Result<Function> {
 }
 
 /// Reads [`VERSION`] from column `first` on.
-fn read_version(row: &Row<'_>, first: usize) -> Result<Version, StoreError> {
+fn read_version(row: &Row<'_>, first: usize, vault: &dyn Vault) -> Result<Version, StoreError> {
     let failed = |error: &dyn std::fmt::Display| damaged("read a version", error);
     let text = |column| row.get_ref(column).map_err(StoreError::from)?.as_str().map_err(|error| failed(&error));
     let mut version: Version = serde_json::from_str(text(first)?).map_err(|error| failed(&error))?;
-    version.env = serde_json::from_str(text(first + 1)?).map_err(|error| failed(&error))?;
+    version.env = sealing::open(vault, version.key(), row.get_ref(first + 1)?)?;
     Ok(version)
 }

@@ -52,14 +52,18 @@ pub(super) async fn daemon(flags: &ClientFlags) -> Result<Check, Failure> {
     let client = Client::new(flags)?;
     let answer = match client.send(Call::new("GET", "/ready")).await {
         Ok(answer) => answer,
-        Err(_) => {
-            let detail = format!("none answers at {}", client.url());
-            return Ok(Check::weak("daemon", detail, "start one with `faasd` or `make run`, or set FAASD_URL"));
+        Err(failure) => {
+            return Ok(Check::weak("daemon", failure.to_string(), "start one with `faasd` or `make run`, or set FAASD_URL"));
         }
     };
     let (status, body) = client.collect(answer, SHORT).await?;
     let detail = String::from_utf8_lossy(&body).trim().to_owned();
     Ok(match status {
+        StatusCode::OK if client.speaks_in_clear() => Check::weak(
+            "daemon",
+            format!("ready at {}, to which the key travels in clear", client.url()),
+            "set tls.certificate and tls.key there, and begin FAASD_URL with https://",
+        ),
         StatusCode::OK => Check::good("daemon", format!("ready at {}", client.url())),
         _ => Check::missing(
             "daemon",

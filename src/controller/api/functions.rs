@@ -1,7 +1,6 @@
 //! `/functions`: create, list, show, update, delete. An update publishes a new version; nothing published ever changes.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use crate::controller::error::{ApiError, Code};
 use crate::controller::lookup::Current;
 use crate::controller::spec::Settings;
 use crate::controller::{Controller, body};
+use crate::domain::env::Env;
 use crate::domain::function::{Function, Runtime, Version};
 use crate::domain::ids::{Digest, FunctionId, Owner};
 use crate::domain::key::Scope;
@@ -68,7 +68,7 @@ impl<'a> View<'a> {
             timeout_ms: version.timeout_ms,
             description: &version.description,
             version: version.number,
-            env_names: version.env.keys().map(String::as_str).collect(),
+            env_names: version.env.names().collect(),
             code_sha256: version.code,
             code_bytes: version.code_bytes,
             created_at,
@@ -92,7 +92,7 @@ struct FunctionBody<'a> {
     memory_mb: Option<u64>,
     timeout_ms: Option<u64>,
     #[serde(alias = "envVars")]
-    env: Option<BTreeMap<String, String>>,
+    env: Option<Env>,
     description: Option<String>,
 }
 

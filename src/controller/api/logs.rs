@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use http::Uri;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::header::{ACCEPT, CONTENT_DISPOSITION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde::{Deserialize, Serialize};
 
 use crate::controller::Controller;
@@ -133,6 +133,8 @@ pub async fn full_text(
     if headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/plain")) {
         let mut response = Response::new(Body::from(text));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        // What a function printed is never shown as a page of ours.
+        response.headers_mut().insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
         return Ok(response);
     }
     ok(&FullText {

@@ -1,6 +1,5 @@
 //! `POST /upload`: code as multipart, by hand or from a form. Read piece by piece, and never more of it than the limits allow.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use crate::controller::deploy::{self, Upload};
 use crate::controller::error::{ApiError, Code};
 use crate::controller::spec::Settings;
 use crate::controller::{Controller, body};
+use crate::domain::env::Env;
 use crate::domain::key::Scope;
 use crate::domain::limits::{KIB, MIB};
 
@@ -80,6 +80,7 @@ async fn read(controller: &Arc<Controller>, request: Request) -> Result<Form, Ap
         return Err(ApiError::too_large("the upload", limit));
     }
     check_kind(request.headers())?;
+    body::check_coding(request.headers())?;
     let mut multipart = Multipart::from_request(request, &())
         .await
         .map_err(|error| ApiError::invalid(format!("the multipart body is wrong: {}", error.body_text())))?;
@@ -177,9 +178,9 @@ fn number(field: &str, text: &str) -> Result<u64, ApiError> {
 }
 
 /// The parser's words would show a value, which may be a secret.
-fn env(text: &str) -> Result<BTreeMap<String, String>, ApiError> {
+fn env(text: &str) -> Result<Env, ApiError> {
     if text.trim().is_empty() {
-        return Ok(BTreeMap::new());
+        return Ok(Env::default());
     }
     serde_json::from_str(text).map_err(|error| {
         let (line, column) = (error.line(), error.column());

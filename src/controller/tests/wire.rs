@@ -26,7 +26,7 @@ async fn serving(config: Config) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(serve(listener, rig.controller.clone(), async move {
+    let server = tokio::spawn(serve(listener, rig.controller.clone(), None, async move {
         let _ = stopped.await;
     }));
     Served { rig, address, stop: Some(stop), server }

@@ -1,10 +1,10 @@
 //! Each rule of the pool by itself. `model` drives them all together.
 
-use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
 use super::*;
+use crate::domain::env::Env;
 use crate::domain::ids::{Digest, FunctionId, Owner};
 use crate::domain::time::Timestamp;
 
@@ -19,7 +19,7 @@ pub(super) fn version_of(n: u128, runtime: Runtime, memory_mb: u32) -> Arc<Versi
         handler: None,
         memory_mb,
         timeout_ms: 1000,
-        env: BTreeMap::new(),
+        env: Env::default(),
         code: Digest([0; 32]),
         code_bytes: 0,
         created_at: Timestamp(0),

@@ -26,6 +26,8 @@ use crate::sandbox::sys::{self, Cloned, MountAttributes};
 
 /// Runs the launcher until the daemon is gone. The exit code.
 pub fn main() -> u8 {
+    // Sandboxes read what is made here, under ids of their own, whatever the daemon keeps to itself.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     // The daemon says when to end; a Ctrl-C meant for it must not end the sandboxes first.
     for signal in [nix::sys::signal::Signal::SIGINT, nix::sys::signal::Signal::SIGTERM] {
         let mut set = nix::sys::signal::SigSet::empty();

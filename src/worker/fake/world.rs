@@ -11,6 +11,7 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
+use crate::domain::env::Env;
 use crate::domain::function::{Function, Runtime, Version};
 use crate::domain::ids::*;
 use crate::domain::invocation::{Invocation, Mode, Record, StoredRecord};
@@ -69,7 +70,7 @@ impl World {
             handler: None,
             memory_mb: 128,
             timeout_ms,
-            env: BTreeMap::new(),
+            env: Env::default(),
             code: Digest([n; 32]),
             code_bytes: 1,
             created_at: Timestamp(0),
