@@ -7,6 +7,7 @@ mod channel;
 mod driver;
 mod environment;
 mod files;
+pub(crate) mod frames;
 mod instance;
 pub mod interpreters;
 mod launch;

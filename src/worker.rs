@@ -23,6 +23,8 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod ticker;
+#[doc(hidden)]
+pub mod value;
 mod verdict;
 
 use std::collections::BTreeMap;

@@ -4,3 +4,4 @@ mod failures;
 mod surroundings;
 mod usage;
 mod walls;
+mod wire;

@@ -10,6 +10,7 @@ use crate::domain::outcome::{ErrorType, Failure, Status};
 use crate::ports::sandbox::{Ending, Exit};
 
 use super::cancel::Why;
+use super::value;
 
 /// Why a call was ended from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,13 +67,9 @@ pub(super) fn cancelled(why: Why) -> Verdict {
 
 fn by_itself(ending: Ending, version: &Version, result_bytes_max: u64) -> Verdict {
     match ending {
-        Ending::Returned(bytes) => match serde_json::from_slice::<Box<RawValue>>(&bytes) {
-            Ok(value) => {
-                Verdict { status: Status::Success, result: Some(value.into()), failure: None, exit_code: None }
-            }
-            Err(error) => {
-                Verdict::failed(ErrorType::FunctionError, format!("returned what is not JSON: {error}"), None)
-            }
+        Ending::Returned(bytes) => match value::checked(&bytes) {
+            Ok(value) => Verdict { status: Status::Success, result: Some(value), failure: None, exit_code: None },
+            Err(what) => Verdict::failed(ErrorType::FunctionError, format!("returned {what}"), None),
         },
         Ending::Raised { failure, exit_code } => {
             Verdict { status: Status::Failed, result: None, failure: Some(failure), exit_code }
@@ -84,6 +81,9 @@ fn by_itself(ending: Ending, version: &Version, result_bytes_max: u64) -> Verdic
         }
         Ending::Died(exit) => died(exit, version),
         Ending::Violated(how) => Verdict::failed(ErrorType::Crashed, how, None),
+        Ending::Spoiled(why) => {
+            Verdict::failed(ErrorType::Crashed, format!("each sandbox tried {why} before it was called"), None)
+        }
     }
 }
 
