@@ -60,7 +60,7 @@ impl Worker {
             CodeError::Unpack(sentence) => BuildError::Rejected(sentence),
             error => BuildError::Execute(ExecuteError::Platform(error.to_string())),
         })?;
-        let sources = Sources(dir);
+        let sources = Sources(dir.path);
         let call = self.calls.enter(InvocationId(Uuid::now_v7()));
         let id = self.sandboxes.reserve_id();
         let sandbox = self.driver.start(id, SandboxKind::Build(runtime)).await.map_err(|error| match error {

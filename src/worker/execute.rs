@@ -113,9 +113,12 @@ impl Worker {
             tracing::debug!(sandbox_id = %handle.id, reason, "sandbox not reusable");
         }
         let cpu = Duration::from_micros(report.usage.cpu_us);
-        checkout.check_in(report.reusable.is_ok() && stop.is_none(), Some(cpu));
+        let mut report = report;
+        let ending = std::mem::replace(&mut report.ending, Ending::Returned(Bytes::new()));
+        let verdict = verdict::of(ending, stop, &invocation.version, self.config.limits.result_bytes);
+        checkout.check_in(report.reusable.is_ok() && stop.is_none() && verdict.is_credible, Some(cpu));
         let times = acquire_times(&handle, start_type, waited);
-        Ok(Some(self.outcome(invocation, report, stop, start_type, times).await))
+        Ok(Some(self.outcome(invocation, report, verdict, start_type, times).await))
     }
 
     /// The call runs to its end even when it is told to stop: the sandbox then ends, and the call with it. `None`: it did not
@@ -156,19 +159,18 @@ impl Worker {
         &self,
         invocation: &Invocation,
         report: Report,
-        stop: Option<Stop>,
+        mut verdict: Verdict,
         start_type: StartType,
         (acquire, init): (Duration, Duration),
     ) -> Outcome {
-        let Report { ending, stdout, stderr, full_log, usage, handler_us, llm_token_count, output_files, .. } = report;
-        let mut verdict = verdict::of(ending, stop, &invocation.version, self.config.limits.result_bytes);
+        let Report { stdout, stderr, full_log, usage, handler_us, llm_token_count, output_files, .. } = report;
         let log_artifact = self.store_log(invocation, full_log).await;
         let files = match self.store_files(output_files).await {
             Ok(files) => files,
             Err(sentence) => {
                 if verdict.failure.is_none() {
                     let failure = Some(Failure::new(ErrorType::PlatformError, sentence));
-                    verdict = Verdict { status: Status::Failed, result: None, failure, exit_code: None };
+                    verdict = Verdict { failure, result: None, status: Status::Failed, ..verdict };
                 }
                 Vec::new()
             }

@@ -65,11 +65,12 @@ def handler(event, context):
     }.get(how)
     if sent:
         send(sent())
-        time.sleep(30)
+        time.sleep(30 if how.startswith('half') else 0.3)
+        os._exit(7)
     s = socket.socket(fileno=S)
     if how == 'byte by byte':
         for byte in result(b'[1,2,3]'): send(bytes([byte])); time.sleep(0.001)
-        time.sleep(30)
+        os._exit(7)
     if how == 'hang up':
         s.close(); time.sleep(30)
     if how == 'no more to say':
@@ -82,10 +83,14 @@ def handler(event, context):
         send(result(b'"mine"')); time.sleep(0.2); s.close(); time.sleep(30)
     if how == 'descriptors':
         whole = result(b'"passed"')
-        fds = array.array('i', [os.open('/dev/null', os.O_RDONLY) for _ in range(100)] + [S])
+        fds = array.array('i', [os.open('/dev/null', os.O_RDONLY) for _ in range(7)] + [S])
         for byte in whole:
-            s.sendmsg([bytes([byte])], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
-        time.sleep(30)
+            # The kernel lets so many be under way and no more: then wait until they have been thrown away.
+            while True:
+                try: s.sendmsg([bytes([byte])], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+                except OSError: time.sleep(0.001)
+                else: break
+        os._exit(7)
     if how == 'a flood of frames':
         block = result(b'1') * 500
         while True: send(block)
@@ -100,6 +105,7 @@ async fn liars() -> Daemon {
     let daemon = builder.start().await;
     daemon.deploy_python_with("liar", LIAR, json!({ "timeoutMs": 1500 })).await;
     daemon.deploy_python("neighbour", ECHO).await;
+    daemon.result("neighbour", &json!("warm from here on")).await;
     daemon
 }
 
@@ -117,13 +123,12 @@ async fn assert_nobody_is_disturbed(daemon: &Daemon, after: &str) {
         (&json!("SUCCESS"), &json!(after)),
         "{neighbour}"
     );
-    assert_eq!(neighbour["startType"], if after == "first" { neighbour["startType"].clone() } else { json!("WARM") });
+    assert_eq!(neighbour["startType"], "WARM", "after {after}: {neighbour}");
 }
 
 /// Each lie, the status and error type it is recorded as, and a word of its sentence.
 async fn assert_recorded(cases: &[(&str, &str, &str, &str)]) {
     let daemon = liars().await;
-    assert_nobody_is_disturbed(&daemon, "first").await;
     for (how, status, error_type, word) in cases {
         let record = told(&daemon, how).await;
         assert_eq!((&record["status"], &record["errorType"]), (&json!(status), &json!(error_type)), "{how}: {record}");
@@ -227,14 +232,15 @@ async fn a_value_of_many_lines_does_not_break_an_event_stream() {
 #[tokio::test]
 async fn a_sandbox_spoiled_between_calls_is_not_given_to_the_next() {
     let daemon = liars().await;
-    for how in ["twice", "hang up later", "no more to hear"] {
+    for (how, moves) in [("twice", true), ("hang up later", true), ("no more to hear", false)] {
         let record = told(&daemon, how).await;
         assert_eq!(record["status"], "SUCCESS", "{how}: {record}");
         let before = daemon.metrics().await.sum("faasd_worker_moved_calls_total", &[]);
         tokio::time::sleep(Duration::from_millis(600)).await;
         assert_nobody_is_disturbed(&daemon, how).await;
         let moved = daemon.metrics().await.sum("faasd_worker_moved_calls_total", &[]) - before;
-        assert_eq!(moved, 1.0, "{how}");
+        // A runtime that can't hear ends by itself, and may be gone before it is found.
+        assert!(moved == 1.0 || !moves, "{how}: {moved} moved");
     }
     assert_eq!(daemon.counted("liar", "FAILED").await, 0.0, "nobody's call failed of it");
 }
@@ -246,7 +252,6 @@ fn descriptors(daemon: &Daemon) -> usize {
 #[tokio::test]
 async fn passed_descriptors_never_arrive() {
     let daemon = liars().await;
-    assert_nobody_is_disturbed(&daemon, "first").await;
     let before = descriptors(&daemon);
     for _ in 0..5 {
         let record = told(&daemon, "descriptors").await;
@@ -254,7 +259,7 @@ async fn passed_descriptors_never_arrive() {
         assert_nobody_is_disturbed(&daemon, "descriptors").await;
     }
     let after = descriptors(&daemon);
-    assert!(after < before + 40, "{before} descriptors before, {after} after 5 × 100 × 90 were passed");
+    assert!(after < before + 40, "{before} descriptors before, {after} after 5 × 8 × 60 were passed");
 }
 
 /// Sixteen at once announce the most there may be, send all but the end of it, and stall.
