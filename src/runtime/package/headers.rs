@@ -14,6 +14,8 @@ const END_BYTES: usize = 22;
 const TAIL_BYTES: usize = END_BYTES + u16::MAX as usize;
 const ZIP64_LOCATOR: &[u8] = b"PK\x06\x07";
 const ZIP64_LOCATOR_BYTES: usize = 20;
+const CENTRAL_HEADER: &[u8] = b"PK\x01\x02";
+const CENTRAL_BYTES: usize = 46;
 const LOCAL_HEADER: &[u8] = b"PK\x03\x04";
 const LOCAL_BYTES: usize = 30;
 /// General purpose flags (APPNOTE.TXT, 4.4.4): encrypted, strongly encrypted, directory encrypted.
@@ -70,7 +72,22 @@ pub(super) fn end(package: &[u8], limits: &Limits) -> Result<End, PackageError> 
     {
         return Err(invalid("the package has a second end record in its directory or comment; zip it anew"));
     }
+    check_directory(&package[directory as usize..at], entries)?;
     Ok(End { entries: entries.into(), directory: directory.into() })
+}
+
+/// The directory holds as many entries as are counted and nothing more: no file is hidden in it.
+fn check_directory(directory: &[u8], entries: u16) -> Result<(), PackageError> {
+    let mut rest = Some(directory);
+    for _ in 0..entries {
+        let header = rest.filter(|rest| rest.starts_with(CENTRAL_HEADER)).unwrap_or_default();
+        let variable: usize = [28, 30, 32].map(|at| usize::from(u16_at(header, at))).iter().sum();
+        rest = header.get(CENTRAL_BYTES + variable..);
+    }
+    match rest {
+        Some([]) => Ok(()),
+        _ => Err(invalid("the package lists other entries than its end record says; zip it anew")),
+    }
 }
 
 fn not_an_archive(package: &[u8]) -> PackageError {

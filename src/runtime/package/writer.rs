@@ -43,7 +43,7 @@ fn is_compiled(runtime: Runtime) -> bool {
 
 /// Refuses what can't be source code, and says what it is where its first bytes tell.
 fn check_text(runtime: Runtime, source: &[u8]) -> Result<(), PackageError> {
-    if std::str::from_utf8(source).is_ok_and(|text| !text.contains('\0')) {
+    if std::str::from_utf8(source).is_ok_and(|text| !text.contains('\0')) && !source.starts_with(ELF_MAGIC) {
         return Ok(());
     }
     let looks_like = KINDS.iter().find(|(magic, _)| source.starts_with(magic)).map(|(_, kind)| *kind);
