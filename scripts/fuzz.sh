@@ -20,6 +20,10 @@ if [ "$target" = all ]; then
 else
     targets=$target
 fi
+# libFuzzer ends a process without its destructors.
+TMPDIR=$(mktemp -d)
+export TMPDIR
+trap 'rm -rf "$TMPDIR"' EXIT
 for each in $targets; do
     mkdir -p "target/fuzz/found/$each"
     echo "fuzzing $each for $seconds s"

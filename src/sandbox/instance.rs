@@ -199,6 +199,7 @@ impl LinuxSandbox {
             Ending::Died(exit) => Ending::Died(Exit { out_of_memory: exit.out_of_memory && killed_for_memory, ..exit }),
             other => other,
         };
+        let output_files = self.output_files(state, &mut reusable);
         Report {
             ending,
             stdout: exchange.stdout,
@@ -207,16 +208,21 @@ impl LinuxSandbox {
             usage,
             handler_us,
             llm_token_count,
-            output_files: self.output_files(state),
+            output_files,
             reusable,
         }
     }
 
-    fn output_files(&self, state: &State) -> Vec<(String, Bytes)> {
+    fn output_files(&self, state: &State, reusable: &mut Result<(), &'static str>) -> Vec<(String, Bytes)> {
         let limits = &self.shared.config.limits;
         match &state.output {
             Some(output) if !output.is_empty() => {
-                output.take(files::Bounds { files: limits.output_files as usize, bytes: limits.output_files_bytes })
+                let bounds = files::Bounds { files: limits.output_files as usize, bytes: limits.output_files_bytes };
+                let taken = output.take(bounds);
+                if !output.is_empty() {
+                    *reusable = reusable.and(Err("output_left"));
+                }
+                taken
             }
             _ => Vec::new(),
         }
@@ -320,9 +326,10 @@ impl Sandbox for LinuxSandbox {
             Answer::Violated(how) => {
                 Some(Failure::new(ErrorType::InitError, format!("the code broke the runtime's protocol: it {how}")))
             }
-            Answer::TooLarge(_) | Answer::Spoiled(_) => {
+            Answer::TooLarge(_) => {
                 Some(Failure::new(ErrorType::InitError, "the code broke the runtime's protocol while loading"))
             }
+            Answer::Spoiled(why) => return Err(failed("give the sandbox its function", format!("it {why}"))),
         };
         if let Some(failure) = failure {
             return Err(SpecialiseError::Init { failure, stdout, stderr });

@@ -108,6 +108,7 @@ impl FakeSandbox {
                 let files = vec![("a.txt".to_owned(), Bytes::from_static(b"abc"))];
                 (Ending::Returned(Bytes::from_static(b"1")), files, Ok(()))
             }
+            "spoiled" => (Ending::Spoiled("had spoken unasked"), vec![], Err("spoiled")),
             "leftover" => (Ending::Returned(Bytes::from_static(b"1")), vec![], Err("leftover_process")),
             _ => (Ending::Returned(invocation.payload.clone()), vec![], Ok(())),
         }

@@ -414,3 +414,19 @@ async fn a_program_rude_to_the_runtime_api_harms_itself_alone() {
         assert_eq!(daemon.result("f", &json!({})).await, json!(null), "after {how}");
     }
 }
+
+/// What is left of a flood of files ends its sandbox, rather than being cleared away by the daemon for as long as it takes.
+#[tokio::test]
+async fn a_flood_of_output_files_is_not_seen_in_the_next_call() {
+    let daemon = Daemon::start().await;
+    let source = "import os\ndef handler(event, context):\n    seen = len(os.listdir('/output'))\n    \
+                  for n in range(event['files']):\n        open(f'/output/{n}', 'w').close()\n    return seen\n";
+    daemon.deploy_python("f", source).await;
+    let record = daemon.call("f", &json!({ "files": 20_000 })).await;
+    assert_eq!((&record["status"], &record["result"]), (&json!("SUCCESS"), &json!(0)), "{record}");
+    assert!(record["outputFiles"].as_array().is_some_and(|files| files.len() <= 100), "{record}");
+    let next = daemon.call("f", &json!({ "files": 3 })).await;
+    assert_eq!((&next["result"], next["outputFiles"].as_array().map(Vec::len)), (&json!(0), Some(3)), "{next}");
+    assert_ne!(next["startType"], "WARM", "{next}");
+    assert_eq!(daemon.call("f", &json!({ "files": 0 })).await["startType"], "WARM");
+}
