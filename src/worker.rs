@@ -23,8 +23,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod ticker;
-#[doc(hidden)]
-pub mod value;
+pub(crate) mod value;
 mod verdict;
 
 use std::collections::BTreeMap;

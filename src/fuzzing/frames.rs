@@ -21,7 +21,8 @@ pub fn frames(bytes: &[u8]) {
             Ok(Taken::Frame { meta, body }) => {
                 assert!(body.len() as u64 <= body_bytes_max);
                 assert!(frames.is_empty());
-                let (meta_bytes, body_bytes) = (meta.len().try_into().unwrap(), body.len().try_into().unwrap());
+                let (meta_bytes, body_bytes) =
+                    (meta.len().try_into().expect("by its type"), body.len().try_into().expect("by its type"));
                 let header = Header { kind: due, meta_bytes, body_bytes }.encode();
                 assert!([&header[..], &meta, &body].concat() == stream[begin..end], "read other than what was sent");
                 begin = end;
@@ -36,13 +37,14 @@ pub fn frames(bytes: &[u8]) {
 fn understand(meta: &[u8], body: &[u8]) {
     let _ = serde_json::from_slice::<Specialised>(meta);
     if let Ok(meta) = serde_json::from_slice::<ResultMeta>(meta) {
-        let again: ResultMeta = serde_json::from_slice(&serde_json::to_vec(&meta).unwrap()).unwrap();
+        let again: ResultMeta =
+            serde_json::from_slice(&serde_json::to_vec(&meta).expect("written")).expect("read again");
         assert_eq!(again.id, meta.id);
     }
     if let Ok(value) = value::checked(body) {
         let around = format!("{{\"result\":{},\"end\":7}}", value.get());
         let read: std::collections::BTreeMap<&str, &serde_json::value::RawValue> =
-            serde_json::from_str(&around).unwrap();
+            serde_json::from_str(&around).expect("whole");
         assert_eq!((read.len(), read["result"].get(), read["end"].get()), (2, value.get(), "7"));
     }
 }

@@ -104,7 +104,7 @@ async fn what_says_two_things_or_hides_something_is_refused_by_a_sentence() {
         ),
         ("file and folder", zip(&[("main.py", MAIN), ("main.py/x", b"")]), "main.py"),
         ("too long a name", zip(&[("main.py", MAIN), (&"x".repeat(256), b"")]), "too long"),
-        ("bytes before", [b"#!/bin/sh\n", &whole[..]].concat(), "before its first entry"),
+        ("bytes before", [b"#!/bin/sh\n", &whole[..]].concat(), "not a zip archive"),
         ("bytes after", [&whole[..], b"PK"].concat(), "after its end"),
         ("two archives", [&whole[..], &whole].concat(), "before its first entry"),
     ] {
