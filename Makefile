@@ -1,9 +1,12 @@
 # Everything that is done with this repository, by name. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint audit bench doctor
+.PHONY: help run test lint audit bench doctor fuzz
 
 RUN_ARGS ?=
+# Of each fuzz target, in seconds: in `make test`, and in `make fuzz`.
+FUZZ_SHORT_S ?= 6
+FUZZ_S ?= 600
 
 help: ## What there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,6 +17,10 @@ run: ## Install what is missing, build, start on 127.0.0.1:8080 with data under 
 test: ## Install what the tests need and run them all
 	@scripts/install-test-deps.sh
 	cargo test --locked
+	scripts/fuzz.sh all $(FUZZ_SHORT_S)
+
+fuzz: ## Fuzz every target for FUZZ_S seconds each (600)
+	scripts/fuzz.sh all $(FUZZ_S)
 
 lint: ## Formatting, clippy and docs, warnings denied
 	cargo fmt --check

@@ -254,6 +254,8 @@ pub struct Pool {
     pub freeze_after_ms: u64,
     /// An idle sandbox is ended after this.
     pub keep_alive_s: u64,
+    /// Disk for unpacked code; beyond it what no sandbox uses goes, longest unused first.
+    pub code_cache_bytes: u64,
 }
 
 impl Default for Pool {
@@ -270,6 +272,7 @@ impl Default for Pool {
             prewarmed_native: 1,
             freeze_after_ms: 200,
             keep_alive_s: 600,
+            code_cache_bytes: 4 << 30,
         }
     }
 }

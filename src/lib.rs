@@ -12,6 +12,9 @@ pub mod cli;
 pub mod config;
 pub mod controller;
 pub mod domain;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod node;
 pub mod ports;
 pub mod runtime;

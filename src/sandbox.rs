@@ -8,6 +8,7 @@ mod driver;
 mod environment;
 mod files;
 mod groups;
+pub(crate) mod frames;
 mod instance;
 pub mod interpreters;
 mod launch;

@@ -24,6 +24,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod ticker;
+pub(crate) mod value;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -135,7 +136,8 @@ impl Worker {
         metrics: Arc<Metrics>,
     ) -> io::Result<Arc<Self>> {
         let WorkerPorts { sandboxes: driver, packages, queue, invocations, registry, artifacts, bus, clock } = ports;
-        let code = Arc::new(CodeCache::open(&config.data_dir, artifacts.clone(), packages)?);
+        let code =
+            Arc::new(CodeCache::open(&config.data_dir, config.pool.code_cache_bytes, artifacts.clone(), packages)?);
         let pool = Pool::new(capacity::settings(&config, identity.machine, &identity.runtimes));
         let init_timeout = Duration::from_millis(config.sandbox.init_timeout_ms);
         let sandboxes =

@@ -6,6 +6,8 @@ mod needs;
 mod proc;
 mod limits;
 mod reaper;
+mod runtime_api;
 mod surroundings;
 mod usage;
 mod walls;
+mod wire;

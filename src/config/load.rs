@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -61,7 +61,10 @@ pub struct Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { key, what, source } = self;
-        if key.is_empty() { write!(f, "{what} ({source})") } else { write!(f, "{key}: {what} ({source})") }
+        let line = if key.is_empty() { format!("{what} ({source})") } else { format!("{key}: {what} ({source})") };
+        // One line, also where a key or a value holds more.
+        line.chars()
+            .try_for_each(|c| if c.is_control() { write!(f, "{}", c.escape_default()) } else { f.write_char(c) })
     }
 }
 

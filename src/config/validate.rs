@@ -188,6 +188,7 @@ impl Rules {
         self.at_least("pool.per_version_max", pool.per_version_max as u64, 1);
         self.at_least("pool.waiters_max", pool.waiters_max as u64, 1);
         self.at_least("pool.keep_alive_s", pool.keep_alive_s, 1);
+        self.at_least("pool.code_cache_bytes", pool.code_cache_bytes, config.limits.unpacked_bytes);
         let budget = pool.memory_budget_mb;
         self.require(
             "pool.memory_budget_mb",
@@ -273,6 +274,7 @@ mod tests {
             ("runtimes.node", |c| c.runtimes.node = "node".into()),
             ("pool.sandboxes_max", |c| c.pool.sandboxes_max = 0),
             ("pool.memory_budget_mb", |c| c.pool.memory_budget_mb = 1),
+            ("pool.code_cache_bytes", |c| c.pool.code_cache_bytes = 1),
             ("pool.prewarmed_python", |c| c.pool.prewarmed_python = 1001),
             ("queue.visibility_s", |c| c.queue.visibility_s = 0),
             ("queue.attempts_max", |c| c.queue.attempts_max = 0),

@@ -202,7 +202,7 @@ impl Controller {
     }
 
     async fn store_code(&self, runtime: Runtime, handler: Option<&str>, code: Upload) -> Result<Stored, ApiError> {
-        let package = match check_form(runtime, &code)? {
+        let package = match check_form(&code)? {
             Form::Archive => code.bytes,
             _ => {
                 self.packages.wrap_source(runtime, handler, code.file_name.as_deref(), &code.bytes).map_err(refused)?
@@ -247,7 +247,7 @@ impl Controller {
 }
 
 /// `Archive` or `Source`, by what the code is and what it was said to be.
-fn check_form(runtime: Runtime, code: &Upload) -> Result<Form, ApiError> {
+fn check_form(code: &Upload) -> Result<Form, ApiError> {
     let invalid = |sentence: &str| Err(ApiError::new(Code::InvalidPackage, sentence));
     if code.bytes.is_empty() {
         return invalid("the code is empty; send a zip archive or a source file");
@@ -257,12 +257,8 @@ fn check_form(runtime: Runtime, code: &Upload) -> Result<Form, ApiError> {
         Form::Either => Form::Source,
         said => said,
     };
-    let interpreted = matches!(runtime, Runtime::Python | Runtime::Nodejs);
     match form {
         Form::Archive if !is_archive(&code.bytes) => invalid("this is not a zip archive; pack the files as one"),
-        Form::Source if interpreted && std::str::from_utf8(&code.bytes).is_err() => {
-            invalid("this is neither a zip archive nor a source file in UTF-8")
-        }
         form => Ok(form),
     }
 }

@@ -70,7 +70,11 @@ pub struct Event {
 
 impl Event {
     pub fn new(id: u32, kind: EventKind, data: &impl Serialize) -> Self {
-        Self { id, kind, data: serde_json::to_vec(data).unwrap_or_default().into() }
+        let mut data = serde_json::to_vec(data).unwrap_or_default();
+        // A function's value is passed on as it came, line breaks between its parts included, and those would end the event. Within
+        // a text JSON has them escaped.
+        data.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
+        Self { id, kind, data: data.into() }
     }
 
     pub fn queued(id: InvocationId) -> Self {

@@ -52,7 +52,7 @@ fn refused(error: PackageError) -> controller::PackageError {
 }
 
 impl worker::Packages for ZipPackages {
-    fn unpack(&self, package: &[u8], into: &Path) -> Result<(), String> {
+    fn unpack(&self, package: &[u8], into: &Path) -> Result<u64, String> {
         package::unpack(package, into, &self.limits).map_err(|error| error.to_string())
     }
 

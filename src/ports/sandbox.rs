@@ -76,6 +76,9 @@ pub enum Ending {
     Died(Exit),
     /// It broke the protocol: lied, flooded, answered for another.
     Violated(String),
+    /// The call never began: what an earlier one left of the sandbox was found unfit before anything was sent. Another sandbox may
+    /// have the call.
+    Spoiled(&'static str),
 }
 
 /// All there is to know of one call.

@@ -8,6 +8,7 @@
 //! ```
 
 mod convention;
+mod headers;
 mod reader;
 mod unpack;
 mod writer;

@@ -12,6 +12,8 @@
 mod api;
 mod build;
 mod daemon;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzed;
 mod http;
 mod invocation;
 mod printed;

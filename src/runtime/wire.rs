@@ -14,8 +14,9 @@
 //! sandbox → RESULT           meta = ResultMeta, body = value        ┘ calls
 //! ```
 //!
-//! The daemon believes none of it: lengths are checked before anything is allocated, a frame out of order or for another
-//! invocation ends the sandbox.
+//! The daemon believes none of it: lengths are checked before anything is allocated; a frame of another version or kind than is
+//! due, for another invocation, or one too many ends the sandbox. What nobody asked for, found before a call was sent, ends it as
+//! well, and the call goes to another sandbox.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -23,6 +24,8 @@ use std::collections::BTreeMap;
 use crate::domain::function::Runtime;
 
 pub const VERSION: u8 = 1;
+/// The type of error by which a runtime says that a value was larger than it would carry; no class of a user's is called so.
+pub const OUTPUT_TOO_LARGE: &str = "Runtime.OutputTooLarge";
 pub const HEADER_BYTES: usize = 8;
 /// The descriptor of the socket inside the sandbox.
 pub const SOCKET_FD: i32 = 3;

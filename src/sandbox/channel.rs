@@ -7,25 +7,26 @@ use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
+use super::frames::{Frames, Taken};
 use super::output::{Capture, FullLog};
 use crate::domain::outcome::Output;
 use crate::ports::sandbox::{LogSink, Stream};
-use crate::runtime::wire::{HEADER_BYTES, Header, Kind, WireError};
+use crate::runtime::wire::Kind;
 
 /// How much is read from a pipe at once.
 const PIPE_READ_BYTES: usize = 64 * 1024;
-/// An answer up to this is read with one system call, which also tells that there is no more.
-const SMALL_BYTES: usize = 4096;
 /// A pipe holds this much; after an answer no more than this can be from before it.
 const PIPE_BYTES: usize = 1024 * 1024;
 
 /// Bounds of one exchange.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
+    /// The one kind of frame that may come.
+    pub due: Kind,
     pub body_bytes: u64,
     pub output_bytes: u64,
     pub log_bytes: u64,
@@ -34,8 +35,8 @@ pub struct Bounds {
 /// How an exchange ended.
 #[derive(Debug)]
 pub enum Answer {
+    /// The frame that was due.
     Frame {
-        kind: Kind,
         meta: Bytes,
         body: Bytes,
     },
@@ -44,6 +45,8 @@ pub enum Answer {
     /// The sandbox closed its socket or is gone.
     Closed,
     Violated(String),
+    /// It was found unfit before anything was sent: it had spoken unasked, or closed its socket.
+    Spoiled(&'static str),
 }
 
 /// An answer and what was printed until then.
@@ -58,8 +61,7 @@ pub struct Channel {
     socket: UnixStream,
     stdout: Pipe,
     stderr: Pipe,
-    /// Received and not yet taken.
-    received: BytesMut,
+    frames: Frames,
 }
 
 /// One output of the sandbox.
@@ -129,7 +131,7 @@ impl Channel {
             socket: UnixStream::from_std(socket)?,
             stdout: pipe(stdout)?,
             stderr: pipe(stderr)?,
-            received: BytesMut::new(),
+            frames: Frames::default(),
         })
     }
 
@@ -173,22 +175,22 @@ impl Channel {
         let mut is_gone = false;
         let mut buffer: Vec<u8> = Vec::new();
         if total > 0 {
-            // Costs no system call unless something came in, which nobody asked for.
-            if !self.received.is_empty() || matches!(self.socket.try_read_buf(&mut self.received), Ok(1..)) {
-                return Answer::Violated("answered before it was asked".to_owned());
+            if let Some(why) = self.unfit() {
+                return Answer::Spoiled(why);
             }
             // Nearly always the whole frame goes in one write.
             match self.write_some(head, body, sent) {
                 Ok(written) => sent += written,
-                Err(_) => is_gone = true,
+                Err(_) => return Answer::Spoiled("had closed its socket"),
             }
         }
         loop {
-            match self.take_frame(outputs.bounds) {
-                Ok(Some(answer)) if sent == total => return answer,
-                Ok(Some(_)) => return Answer::Violated("answered before it was asked".to_owned()),
-                Ok(None) => {}
-                Err(error) => return Answer::Violated(error.to_string()),
+            match self.frames.take(outputs.bounds.due, outputs.bounds.body_bytes) {
+                Ok(Taken::Partial) => {}
+                Ok(_) if sent < total => return Answer::Violated("answered before it was asked".to_owned()),
+                Ok(Taken::Frame { meta, body }) => return Answer::Frame { meta, body },
+                Ok(Taken::TooLarge(bytes)) => return Answer::TooLarge(bytes),
+                Err(fault) => return Answer::Violated(fault.to_string()),
             }
             if is_gone {
                 return Answer::Closed;
@@ -199,8 +201,7 @@ impl Channel {
                     if ready.is_err() {
                         return Answer::Closed;
                     }
-                    self.received.reserve(SMALL_BYTES + 1);
-                    match self.socket.try_read_buf(&mut self.received) {
+                    match self.socket.try_read_buf(self.frames.space()) {
                         Ok(0) => is_gone = true,
                         Ok(_) => {}
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -224,8 +225,8 @@ impl Channel {
                     outputs.push(Stream::Stderr, &buffer[..length]);
                 }
                 () = &mut gone => {
-                    // An answer sent just before the end counts.
-                    while matches!(self.socket.try_read_buf(&mut self.received), Ok(1..)) {}
+                    // An answer sent just before the end counts. Nobody is left to send more than the socket holds.
+                    while matches!(self.socket.try_read_buf(self.frames.space()), Ok(1..)) {}
                     is_gone = true;
                 }
             }
@@ -243,33 +244,20 @@ impl Channel {
         }
     }
 
-    /// Takes a whole frame out of what was received, if there is one.
-    fn take_frame(&mut self, bounds: Bounds) -> Result<Option<Answer>, WireError> {
-        let Some(header) = self.received.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
-        let header = Header::decode(header)?;
-        if u64::from(header.body_bytes) > bounds.body_bytes {
-            return Ok(Some(Answer::TooLarge(header.body_bytes.into())));
+    /// Why this sandbox can't be asked: it has sent what nobody asked for, or hung up.
+    ///
+    /// One system call at most, and none beyond those of the call before: the reactor still takes a socket for readable whose last
+    /// bytes were read, until a read says otherwise.
+    fn unfit(&mut self) -> Option<&'static str> {
+        if !self.frames.is_empty() {
+            return Some("had spoken unasked");
         }
-        let (meta_bytes, body_bytes) = (usize::from(header.meta_bytes), header.body_bytes as usize);
-        let whole = HEADER_BYTES + meta_bytes + body_bytes;
-        if self.received.len() < whole {
-            self.received.reserve(whole - self.received.len());
-            return Ok(None);
+        match self.socket.try_read_buf(self.frames.space()) {
+            Ok(0) => Some("had closed its socket"),
+            Ok(_) => Some("had spoken unasked"),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(_) => Some("had closed its socket"),
         }
-        if self.received.len() > whole {
-            return Ok(Some(Answer::Violated("sent more than one answer".to_owned())));
-        }
-        let frame = if whole <= SMALL_BYTES {
-            // A copy costs less than a new buffer for the next answer.
-            let frame = Bytes::copy_from_slice(&self.received);
-            self.received.clear();
-            frame
-        } else {
-            // The memory of a large answer goes with it.
-            std::mem::take(&mut self.received).freeze()
-        };
-        let meta = frame.slice(HEADER_BYTES..HEADER_BYTES + meta_bytes);
-        Ok(Some(Answer::Frame { kind: header.kind, meta, body: frame.slice(HEADER_BYTES + meta_bytes..) }))
     }
 
     /// Reads what both pipes hold now.

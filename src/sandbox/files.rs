@@ -13,8 +13,10 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::domain::limits::KIB;
 
-/// Directories deeper than this are dropped.
+/// Directories deeper than this are left.
 const DEPTH_MAX: usize = 16;
+/// Files and directories looked at after one call, to be taken or removed: a thread of the daemon's does it. The rest is left.
+const ENTRIES_MAX: usize = 4096;
 
 /// Bounds of what is taken.
 #[derive(Clone, Copy, Debug)]
@@ -64,9 +66,9 @@ impl Output {
     }
 
     /// Takes regular files out, path below `/output` and contents, and removes whatever is there. What does not fit the bounds is
-    /// dropped.
+    /// dropped. Where there is more than is looked at, it is not empty afterwards: end the sandbox.
     pub fn take(&self, bounds: Bounds) -> Vec<(String, Bytes)> {
-        let mut taken = Taken { bounds, files: Vec::new() };
+        let mut taken = Taken { bounds, files: Vec::new(), entries_left: ENTRIES_MAX };
         let _ = taken.empty(&self.directory, Path::new(""), 0);
         taken.files
     }
@@ -75,18 +77,18 @@ impl Output {
 struct Taken {
     bounds: Bounds,
     files: Vec<(String, Bytes)>,
+    entries_left: usize,
 }
 
 impl Taken {
     fn empty(&mut self, directory: &OwnedFd, path: &Path, depth: usize) -> nix::Result<()> {
         // A descriptor of its own, since reading a directory moves its position.
         let mut listing = Dir::openat(directory, ".", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-        let entries: Vec<_> = listing.iter().flatten().collect();
+        let entries = listing.iter().flatten().filter(|entry| ![c".", c".."].contains(&entry.file_name()));
+        let entries: Vec<_> = entries.take(self.entries_left).collect();
+        self.entries_left -= entries.len();
         for entry in entries {
             let name = entry.file_name();
-            if name == c"." || name == c".." {
-                continue;
-            }
             let below = path.join(std::ffi::OsStr::new(&*name.to_string_lossy()));
             let kind = entry.file_type().or_else(|| {
                 let stat = fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
@@ -130,6 +132,17 @@ impl Taken {
 mod tests {
     use super::*;
     use std::fs;
+
+    #[test]
+    fn more_than_is_looked_at_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = Output::new(OwnedFd::from(File::open(dir.path()).unwrap())).unwrap();
+        for n in 0..ENTRIES_MAX + 10 {
+            File::create(dir.path().join(n.to_string())).unwrap();
+        }
+        assert_eq!(output.take(Bounds { files: 3, bytes: 1000 }).len(), 3);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 10);
+    }
 
     #[test]
     fn files_are_taken_links_are_not_and_nothing_stays() {

@@ -35,6 +35,9 @@ const LEFTOVER_WAITS: [Duration; 4] =
 /// a hundred looks a second cost less than a thousandth of a processor.
 const PEAK_SAMPLE: Duration = Duration::from_millis(10);
 
+/// More tokens than this no call has; beyond it JSON's readers disagree about a number (RFC 8259, section 6).
+const LLM_TOKENS_MAX: u64 = (1 << 53) - 1;
+
 pub struct LinuxSandbox {
     shared: Arc<Shared>,
     process: Process,
@@ -66,17 +69,24 @@ impl LinuxSandbox {
     ) -> Result<Self, SandboxError> {
         let Spawned { process, mut channel, output, slot, .. } = spawned;
         let timeout = Duration::from_millis(shared.config.sandbox.start_timeout_ms);
-        let bounds = Bounds { body_bytes: 0, output_bytes: 4096, log_bytes: 0 };
+        let bounds = Bounds { due: Kind::Ready, body_bytes: 0, output_bytes: 4096, log_bytes: 0 };
         let gone = async {
             process.wait().await;
         };
         let exchanged = tokio::time::timeout(timeout, channel.exchange(&[], &[], bounds, None, gone)).await;
         let failed = |cause: String| SandboxError::Failed { step: "start the runtime", cause };
         let exchange = exchanged.map_err(|_| failed(format!("not ready within {} ms", timeout.as_millis())))?;
-        if !matches!(exchange.answer, Answer::Frame { kind: Kind::Ready, .. }) {
+        let cause = match exchange.answer {
+            Answer::Frame { .. } => None,
+            // No user code has run yet: this is another release's runtime.
+            Answer::Violated(how) => Some(format!("the runtime {how}; if faasd was replaced while it ran, restart it")),
+            Answer::TooLarge(_) | Answer::Closed | Answer::Spoiled(_) => Some(String::new()),
+        };
+        if let Some(cause) = cause {
             process.terminate(Duration::ZERO).await;
             let exit = process.wait().await.exit;
-            return Err(failed(format!("{exit}: {}", exchange.stderr.text.trim_end())));
+            let first = if cause.is_empty() { exit.to_string() } else { cause };
+            return Err(failed(format!("{first}: {}", exchange.stderr.text.trim_end())));
         }
         let last = process.group.meter().readings();
         let tasks = AtomicU64::new(process.group.meter().tasks().unwrap_or(0));
@@ -92,9 +102,9 @@ impl LinuxSandbox {
         })
     }
 
-    fn bounds(&self, body_bytes: u64) -> Bounds {
+    fn bounds(&self, due: Kind, body_bytes: u64) -> Bounds {
         let limits = &self.shared.config.limits;
-        Bounds { body_bytes, output_bytes: limits.output_bytes, log_bytes: limits.log_bytes }
+        Bounds { due, body_bytes, output_bytes: limits.output_bytes, log_bytes: limits.log_bytes }
     }
 
     /// How it ended, if it has or is about to.
@@ -137,10 +147,11 @@ impl LinuxSandbox {
         let mut serving = false;
         let mut reusable = Ok(());
         let ending = match exchange.answer {
-            Answer::Frame { kind: Kind::Result, meta, body } => match serde_json::from_slice::<ResultMeta>(&meta) {
+            Answer::Frame { meta, body } => match serde_json::from_slice::<ResultMeta>(&meta) {
                 Ok(meta) if meta.id == id => {
-                    handler_us = meta.handler_us;
-                    llm_token_count = meta.llm_tokens;
+                    // Its word on itself, within what can be.
+                    handler_us = meta.handler_us.min(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
+                    llm_token_count = meta.llm_tokens.map(|tokens| tokens.min(LLM_TOKENS_MAX));
                     serving = meta.serving;
                     match meta.error {
                         None => Ending::Returned(body),
@@ -150,12 +161,15 @@ impl LinuxSandbox {
                 Ok(_) => violated(&mut reusable, "answered for another invocation".to_owned()),
                 Err(error) => violated(&mut reusable, format!("sent a result that can't be read: {error}")),
             },
-            Answer::Frame { .. } => violated(&mut reusable, "sent a frame out of order".to_owned()),
             Answer::TooLarge(bytes) => {
                 reusable = Err("result_too_large");
                 Ending::ResultTooLarge(bytes)
             }
             Answer::Violated(how) => violated(&mut reusable, how),
+            Answer::Spoiled(why) => {
+                reusable = Err("spoiled");
+                Ending::Spoiled(why)
+            }
             Answer::Closed => match self.exit_soon().await {
                 Some(exit) => {
                     reusable = Err("died");
@@ -188,6 +202,7 @@ impl LinuxSandbox {
             Ending::Died(exit) => Ending::Died(Exit { out_of_memory: exit.out_of_memory && killed_for_memory, ..exit }),
             other => other,
         };
+        let output_files = self.output_files(state, &mut reusable);
         Report {
             ending,
             stdout: exchange.stdout,
@@ -196,16 +211,21 @@ impl LinuxSandbox {
             usage,
             handler_us,
             llm_token_count,
-            output_files: self.output_files(state),
+            output_files,
             reusable,
         }
     }
 
-    fn output_files(&self, state: &State) -> Vec<(String, Bytes)> {
+    fn output_files(&self, state: &State, reusable: &mut Result<(), &'static str>) -> Vec<(String, Bytes)> {
         let limits = &self.shared.config.limits;
         match &state.output {
             Some(output) if !output.is_empty() => {
-                output.take(files::Bounds { files: limits.output_files as usize, bytes: limits.output_files_bytes })
+                let bounds = files::Bounds { files: limits.output_files as usize, bytes: limits.output_files_bytes };
+                let taken = output.take(bounds);
+                if !output.is_empty() {
+                    *reusable = reusable.and(Err("output_left"));
+                }
+                taken
             }
             _ => Vec::new(),
         }
@@ -225,6 +245,7 @@ fn failure(error: RuntimeError) -> Failure {
     let RuntimeError { error_type, error_message, stack_trace } = error;
     let (kind, message) = match error_type.as_str() {
         "Crashed" => (ErrorType::Crashed, error_message),
+        wire::OUTPUT_TOO_LARGE => (ErrorType::OutputTooLarge, error_message),
         "" | "ExitError" => (ErrorType::FunctionError, error_message),
         name if error_message.is_empty() => (ErrorType::FunctionError, name.to_owned()),
         name => (ErrorType::FunctionError, format!("{name}: {error_message}")),
@@ -318,7 +339,7 @@ impl Sandbox for LinuxSandbox {
         let gone = async {
             self.process.wait().await;
         };
-        let exchange = state.channel.exchange(&head, &[], self.bounds(0), None, gone);
+        let exchange = state.channel.exchange(&head, &[], self.bounds(Kind::Specialised, 0), None, gone);
         let Ok(Exchange { answer, stdout, stderr, .. }) = tokio::time::timeout(what.init_timeout, exchange).await
         else {
             let message = format!("the code did not load within {} ms", what.init_timeout.as_millis());
@@ -326,7 +347,7 @@ impl Sandbox for LinuxSandbox {
             return Err(SpecialiseError::Init { failure, stdout: Default::default(), stderr: Default::default() });
         };
         let failure = match answer {
-            Answer::Frame { kind: Kind::Specialised, meta, .. } => match serde_json::from_slice::<Specialised>(&meta) {
+            Answer::Frame { meta, .. } => match serde_json::from_slice::<Specialised>(&meta) {
                 Ok(Specialised { error: None }) => None,
                 Ok(Specialised { error: Some(error) }) => Some(init_failure(failure(error))),
                 Err(error) => {
@@ -343,7 +364,13 @@ impl Sandbox for LinuxSandbox {
                 }
                 None => Failure::new(ErrorType::InitError, "the code closed the runtime's socket while loading"),
             }),
-            _ => Some(Failure::new(ErrorType::InitError, "the code broke the runtime's protocol while loading")),
+            Answer::Violated(how) => {
+                Some(Failure::new(ErrorType::InitError, format!("the code broke the runtime's protocol: it {how}")))
+            }
+            Answer::TooLarge(_) => {
+                Some(Failure::new(ErrorType::InitError, "the code broke the runtime's protocol while loading"))
+            }
+            Answer::Spoiled(why) => return Err(failed("give the sandbox its function", format!("it {why}"))),
         };
         if let Some(failure) = failure {
             return Err(SpecialiseError::Init { failure, stdout, stderr });
@@ -365,7 +392,7 @@ impl Sandbox for LinuxSandbox {
         let began = Instant::now();
         let exchange = match wire::head(Kind::Invoke, &meta, invocation.payload.len()) {
             Ok(head) => {
-                let bounds = self.bounds(self.shared.config.limits.result_bytes);
+                let bounds = self.bounds(Kind::Result, self.shared.config.limits.result_bytes);
                 let gone = async {
                     self.process.wait().await;
                 };

@@ -60,7 +60,7 @@ impl Worker {
             CodeError::Unpack(sentence) => BuildError::Rejected(sentence),
             error => BuildError::Execute(ExecuteError::Platform(error.to_string())),
         })?;
-        let sources = Sources(dir);
+        let sources = Sources(dir.path);
         let call = self.calls.enter(InvocationId(Uuid::now_v7()));
         let _memory = self.sandboxes.lend(self.config.sandbox.build_memory_mb.into());
         let id = self.sandboxes.reserve_id();

@@ -20,6 +20,8 @@ use super::verdict::{self, Stop, Verdict};
 
 /// What a refused caller is told to wait before it asks again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Sandboxes that a call is given one after the other, where those before were spoiled when it came.
+const SANDBOX_TRIES_MAX: u32 = 4;
 /// A call whose sandbox is gone must say so within this.
 const REPORT_GRACE: Duration = Duration::from_secs(5);
 /// Between SIGTERM and SIGKILL where the drain time is over already.
@@ -42,15 +44,24 @@ impl Worker {
             Mode::Sync => Duration::ZERO,
             Mode::Async => self.clock.now().since(invocation.accepted_at),
         };
-        let checked_out = self.sandboxes.check_out(&invocation.version, acquire_timeout, &entry.cancel).await;
-        let waited = self.clock.monotonic().saturating_sub(begun);
-        let (mut outcome, handle) = match checked_out {
-            Ok(checkout) => {
-                let handle = checkout.handle.clone();
-                let outcome = self.call(invocation, checkout, waited, log.as_deref(), &entry.cancel).await?;
-                (outcome, Some(handle))
+        let mut tries_left = SANDBOX_TRIES_MAX;
+        let mut waited = Duration::ZERO;
+        let (mut outcome, handle) = loop {
+            tries_left -= 1;
+            let left = acquire_timeout.saturating_sub(waited);
+            let checked_out = self.sandboxes.check_out(&invocation.version, left, &entry.cancel).await;
+            waited = self.clock.monotonic().saturating_sub(begun);
+            match checked_out {
+                Ok(checkout) => {
+                    let handle = checkout.handle.clone();
+                    let called = self.call(invocation, checkout, waited, log.as_deref(), &entry.cancel, tries_left > 0);
+                    match called.await? {
+                        Some(outcome) => break (outcome, Some(handle)),
+                        None => self.metrics.moved.inc(),
+                    }
+                }
+                Err(no) => break (self.without_sandbox(no, &invocation.version, acquire_timeout, waited)?, None),
             }
-            Err(no) => (self.without_sandbox(no, &invocation.version, acquire_timeout, waited)?, None),
         };
         let took = self.clock.monotonic().saturating_sub(begun);
         outcome.timings.queue_us = micros(queue);
@@ -67,6 +78,7 @@ impl Worker {
         Ok(outcome)
     }
 
+    /// `None`: the sandbox was spoiled before the call began, and the call may go to another.
     async fn call(
         &self,
         invocation: &Invocation,
@@ -74,7 +86,8 @@ impl Worker {
         waited: Duration,
         log: Option<&dyn LogSink>,
         cancel: &Cancel,
-    ) -> Result<Outcome, ExecuteError> {
+        may_move: bool,
+    ) -> Result<Option<Outcome>, ExecuteError> {
         let start_type = checkout.start_type;
         if let Err(error) = checkout.begin() {
             checkout.check_in(false, None);
@@ -90,8 +103,13 @@ impl Worker {
                 &invocation.version,
                 self.config.limits.result_bytes,
             );
-            return Ok(outcome_of(silent, start_type));
+            return Ok(Some(outcome_of(silent, start_type)));
         };
+        if let (Ending::Spoiled(why), None, true) = (&report.ending, stop, may_move) {
+            tracing::debug!(sandbox_id = %handle.id, why, "sandbox spoiled between calls");
+            checkout.check_in(false, None);
+            return Ok(None);
+        }
         if let Err(reason) = report.reusable {
             tracing::debug!(sandbox_id = %handle.id, reason, "sandbox not reusable");
         }
@@ -99,8 +117,12 @@ impl Worker {
             self.metrics.killed(cause);
         }
         let cpu = Duration::from_micros(report.usage.cpu_us);
-        checkout.check_in(report.reusable.is_ok() && stop.is_none(), Some(cpu));
-        Ok(self.outcome(invocation, report, stop, start_type, acquire_times(&handle, start_type, waited)).await)
+        let mut report = report;
+        let ending = std::mem::replace(&mut report.ending, Ending::Returned(Bytes::new()));
+        let verdict = verdict::of(ending, stop, &invocation.version, self.config.limits.result_bytes);
+        checkout.check_in(report.reusable.is_ok() && stop.is_none() && verdict.is_credible, Some(cpu));
+        let times = acquire_times(&handle, start_type, waited);
+        Ok(Some(self.outcome(invocation, report, verdict, start_type, times).await))
     }
 
     /// The call runs to its end even when it is told to stop: the sandbox then ends, and the call with it. `None`: it did not
@@ -141,19 +163,18 @@ impl Worker {
         &self,
         invocation: &Invocation,
         report: Report,
-        stop: Option<Stop>,
+        mut verdict: Verdict,
         start_type: StartType,
         (acquire, init): (Duration, Duration),
     ) -> Outcome {
-        let Report { ending, stdout, stderr, full_log, usage, handler_us, llm_token_count, output_files, .. } = report;
-        let mut verdict = verdict::of(ending, stop, &invocation.version, self.config.limits.result_bytes);
+        let Report { stdout, stderr, full_log, usage, handler_us, llm_token_count, output_files, .. } = report;
         let log_artifact = self.store_log(invocation, full_log).await;
         let files = match self.store_files(output_files).await {
             Ok(files) => files,
             Err(sentence) => {
                 if verdict.failure.is_none() {
                     let failure = Some(Failure::new(ErrorType::PlatformError, sentence));
-                    verdict = Verdict { status: Status::Failed, result: None, failure, exit_code: None };
+                    verdict = Verdict { failure, result: None, status: Status::Failed, ..verdict };
                 }
                 Vec::new()
             }

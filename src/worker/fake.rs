@@ -124,6 +124,7 @@ impl FakeSandbox {
                 let files = vec![("a.txt".to_owned(), Bytes::from_static(b"abc"))];
                 (Ending::Returned(Bytes::from_static(b"1")), files, Ok(()))
             }
+            "spoiled" => (Ending::Spoiled("had spoken unasked"), vec![], Err("spoiled")),
             "leftover" => (Ending::Returned(Bytes::from_static(b"1")), vec![], Err("leftover_process")),
             _ => (Ending::Returned(invocation.payload.clone()), vec![], Ok(())),
         }
@@ -224,12 +225,13 @@ impl Clock for FakeClock {
 pub struct FakePackages(pub AtomicUsize);
 
 impl Packages for FakePackages {
-    fn unpack(&self, package: &[u8], into: &Path) -> Result<(), String> {
+    fn unpack(&self, package: &[u8], into: &Path) -> Result<u64, String> {
         self.0.fetch_add(1, Ordering::SeqCst);
         if package == b"bad" {
             return Err("not a zip".to_owned());
         }
-        std::fs::write(into.join("main.py"), package).map_err(|error| error.to_string())
+        let written = std::fs::write(into.join("main.py"), package);
+        written.map(|()| package.len() as u64).map_err(|error| error.to_string())
     }
 
     fn add_file(&self, package: &[u8], name: &str, contents: &[u8], executable: bool) -> Result<Bytes, String> {

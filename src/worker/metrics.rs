@@ -54,6 +54,8 @@ pub struct Metrics {
     ends: IntCounterVec,
     start_failures: IntCounterVec,
     refusals: IntCounterVec,
+    /// Calls that went to another sandbox, because theirs was spoiled before they began.
+    pub(super) moved: IntCounter,
     active: IntGauge,
     waiting: IntGauge,
     memory: IntGauge,
@@ -167,6 +169,10 @@ impl Metrics {
             ends: counters("faasd_worker_sandbox_ends_total", "Sandboxes ended, by reason.", &["reason"]),
             start_failures: counters("faasd_worker_start_failures_total", "Starts that failed.", &["step"]),
             refusals: counters("faasd_worker_refusals_total", "Calls that got no sandbox.", &["reason"]),
+            moved: registered(
+                registry,
+                IntCounter::new("faasd_worker_moved_calls_total", "Calls whose sandbox was spoiled before they began."),
+            ),
             active: gauge("faasd_worker_active_calls", "Calls running."),
             waiting: gauge("faasd_worker_waiting_calls", "Calls waiting for a sandbox."),
             memory: gauge("faasd_worker_promised_memory_bytes", "Memory promised to sandboxes."),

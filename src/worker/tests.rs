@@ -373,3 +373,23 @@ async fn freezing_never_meets_a_call() {
     assert!(bench.worker.drain(ACQUIRE).await);
     assert_eq!(bench.alive(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_sandbox_is_spoiled_goes_to_others_but_not_for_ever() {
+    let bench = bench();
+    let f = bench.function();
+    let outcome = bench.outcome(&f, "spoiled").await;
+    assert_eq!(failure(&outcome).0, ErrorType::Crashed);
+    assert!(failure(&outcome).1.contains("had spoken unasked"), "{:?}", outcome.failure);
+    assert_eq!(bench.driver.started.load(Ordering::SeqCst), 4, "each try on another sandbox");
+    assert_eq!(bench.worker.metrics.moved.get(), 3);
+    assert_eq!(bench.outcome(&f, "fine").await.status, Status::Success);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sandbox_that_returns_no_json_serves_no_second_call() {
+    let bench = bench();
+    let f = bench.function();
+    assert_eq!(failure(&bench.outcome(&f, "not").await).0, ErrorType::FunctionError);
+    assert_eq!(bench.outcome(&f, "fine").await.start_type, Some(StartType::Cold));
+}

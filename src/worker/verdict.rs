@@ -10,6 +10,7 @@ use crate::domain::outcome::{ErrorType, Failure, Status};
 use crate::ports::sandbox::{Ending, Exit};
 
 use super::cancel::Why;
+use super::value;
 
 /// How the kernel ends a process that made a system call which its filter forbids (signal(7), seccomp(2)).
 const SIGSYS: i32 = 31;
@@ -28,12 +29,14 @@ pub(super) struct Verdict {
     pub result: Option<Arc<RawValue>>,
     pub failure: Option<Failure>,
     pub exit_code: Option<i32>,
+    /// Whether what the sandbox said is what its runtime would have said. Ours send JSON only.
+    pub is_credible: bool,
 }
 
 impl Verdict {
     fn failed(error_type: ErrorType, message: impl Into<String>, exit_code: Option<i32>) -> Self {
         let failure = Some(Failure::new(error_type, message));
-        Self { status: Status::Failed, result: None, failure, exit_code }
+        Self { status: Status::Failed, result: None, failure, exit_code, is_credible: true }
     }
 }
 
@@ -71,7 +74,7 @@ fn timed_out(version: &Version, ending: &Ending) -> Verdict {
         _ => None,
     };
     let failure = Some(Failure::new(ErrorType::Timeout, message));
-    Verdict { status: Status::Timeout, result: None, failure, exit_code }
+    Verdict { status: Status::Timeout, result: None, failure, exit_code, is_credible: true }
 }
 
 pub(super) fn cancelled(why: Why) -> Verdict {
@@ -81,21 +84,20 @@ pub(super) fn cancelled(why: Why) -> Verdict {
         Why::LeaseLost => "another worker took the job over",
     };
     let failure = Some(Failure::new(ErrorType::Cancelled, message));
-    Verdict { status: Status::Cancelled, result: None, failure, exit_code: None }
+    Verdict { status: Status::Cancelled, result: None, failure, exit_code: None, is_credible: true }
 }
 
 fn by_itself(ending: Ending, version: &Version, result_bytes_max: u64) -> Verdict {
     match ending {
-        Ending::Returned(bytes) => match serde_json::from_slice::<Box<RawValue>>(&bytes) {
-            Ok(value) => {
-                Verdict { status: Status::Success, result: Some(value.into()), failure: None, exit_code: None }
-            }
-            Err(error) => {
-                Verdict::failed(ErrorType::FunctionError, format!("returned what is not JSON: {error}"), None)
+        Ending::Returned(bytes) => match value::checked(&bytes) {
+            Ok(value) => succeeded(value),
+            Err(what) => {
+                let failed = Verdict::failed(ErrorType::FunctionError, format!("returned {what}"), None);
+                Verdict { is_credible: false, ..failed }
             }
         },
         Ending::Raised { failure, exit_code } => {
-            Verdict { status: Status::Failed, result: None, failure: Some(failure), exit_code }
+            Verdict { status: Status::Failed, result: None, failure: Some(failure), exit_code, is_credible: true }
         }
         Ending::ResultTooLarge(bytes) => {
             let message =
@@ -104,7 +106,14 @@ fn by_itself(ending: Ending, version: &Version, result_bytes_max: u64) -> Verdic
         }
         Ending::Died(exit) => died(exit, version),
         Ending::Violated(how) => Verdict::failed(ErrorType::Crashed, how, None),
+        Ending::Spoiled(why) => {
+            Verdict::failed(ErrorType::Crashed, format!("each sandbox tried {why} before it was called"), None)
+        }
     }
+}
+
+fn succeeded(value: Arc<RawValue>) -> Verdict {
+    Verdict { status: Status::Success, result: Some(value), failure: None, exit_code: None, is_credible: true }
 }
 
 fn died(exit: Exit, version: &Version) -> Verdict {

@@ -42,6 +42,18 @@ pub fn zip_with_device(main: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// `main.py` and `other.py`, the bytes of all changed by hand.
+pub fn zip_changed(main: &[u8], change: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
+    let mut bytes = zip(&[("main.py", main), ("other.py", b"other = 1")]);
+    change(&mut bytes);
+    bytes
+}
+
+/// Where the last header of this kind (`PK..`) begins.
+pub fn last_header(bytes: &[u8], kind: &[u8; 4]) -> usize {
+    bytes.windows(4).rposition(|window| window == kind).expect("such a header")
+}
+
 /// `main.py` and a file of `zeros` bytes that packs to a thousandth.
 pub fn bomb(zeros: u64, main: &[u8]) -> Vec<u8> {
     let deflated =

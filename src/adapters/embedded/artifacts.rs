@@ -127,7 +127,8 @@ impl Files {
     }
 
     fn put(&self, digest: Digest, bytes: &[u8]) -> io::Result<()> {
-        if self.keep(digest, Some(bytes.len() as u64))? {
+        // One that was damaged is replaced: storing the same bytes again mends it.
+        if self.keep(digest, Some(bytes.len() as u64))? && self.get(digest).is_ok() {
             return Ok(());
         }
         let number = self.counter.fetch_add(1, Ordering::Relaxed);

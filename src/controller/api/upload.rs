@@ -1,5 +1,8 @@
 //! `POST /upload`: code as multipart, by hand or from a form. Read piece by piece, and never more of it than the limits allow.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzed;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -429,7 +429,7 @@ class ScriptOutput {
     }
     this.flush();
     if (this.tooLong) {
-      return call.end(runtimeError('OutputTooLarge', 'printed more than fits a value, and no JSON as its last line'), '');
+      return call.end(runtimeError('Runtime.OutputTooLarge', 'printed more than fits a value, and no JSON as its last line'), '');
     }
     call.end(undefined, text === '' ? 'null' : stringify(text));
   }

@@ -9,7 +9,7 @@ use super::reader::invalid;
 const PYTHON_FILES: [&str; 4] = ["main", "index", "lambda_function", "handler"];
 const NODE_FILES: [&str; 2] = ["index", "main"];
 const NODE_EXTENSIONS: [&str; 3] = [".js", ".mjs", ".cjs"];
-const ELF_MAGIC: &[u8] = b"\x7fELF";
+pub(super) const ELF_MAGIC: &[u8] = b"\x7fELF";
 
 /// The file that a call begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use zip::result::ZipError;
 
 use crate::domain::limits::{Limits, MIB};
 
-use super::PackageError;
+use super::{PackageError, headers};
 
 pub(super) type Archive<'a> = ZipArchive<Cursor<&'a [u8]>>;
 
@@ -23,12 +23,6 @@ const RATIO_MAX: u64 = 250;
 /// Files up to this size may have any ratio: a page of zeros is no bomb.
 const RATIO_FREE_BYTES: u64 = 16 * MIB;
 const CHUNK_BYTES: usize = 64 * 1024;
-/// The end record and the longest comment after it: where a reader looks for the end record.
-const TAIL_BYTES: usize = 22 + 65_535;
-const END_RECORD: &[u8] = b"PK\x05\x06";
-const ZIP64_LOCATOR: &[u8] = b"PK\x06\x07";
-const ZIP64_LOCATOR_BYTES: usize = 20;
-
 const S_IFMT: u32 = 0o170_000;
 const S_IFDIR: u32 = 0o040_000;
 const S_IFREG: u32 = 0o100_000;
@@ -56,49 +50,23 @@ pub(super) fn open<'a>(package: &'a [u8], limits: &Limits) -> Result<Archive<'a>
     if package.is_empty() {
         return Err(invalid("the package is empty: 0 bytes were sent"));
     }
-    check_directory_size(package, limits)?;
-    let archive = ZipArchive::new(Cursor::new(package)).map_err(|error| not_a_zip(package, &error))?;
+    let end = headers::end(package, limits)?;
+    let unreadable = |error: ZipError| invalid(format!("the package is damaged or cut short: {error}"));
+    let mut archive = ZipArchive::new(Cursor::new(package)).map_err(unreadable)?;
     if archive.has_duplicate_names() {
         return Err(invalid("the package has two entries of the same name"));
     }
-    if archive.len() as u64 > limits.zip_entries {
-        return Err(too_many(archive.len() as u64, limits));
+    if archive.len() as u64 != end.entries || archive.central_directory_start() != end.directory {
+        return Err(invalid("the package lists other entries than its end record says; zip it anew"));
+    }
+    // A bomb that stays small by using the same contents for many files.
+    if archive.has_overlapping_entries().map_err(unreadable)? {
+        return Err(invalid("the package has entries that overlap, as only a bomb has"));
     }
     Ok(archive)
 }
 
-/// Refuses a long directory before the archive is opened, because opening reads the directory into memory.
-fn check_directory_size(package: &[u8], limits: &Limits) -> Result<(), PackageError> {
-    let tail = package.len().saturating_sub(TAIL_BYTES);
-    for at in memmem(&package[tail..], END_RECORD).map(|offset| tail + offset) {
-        let Some(&[low, high]) = package.get(at + 10..at + 12) else { continue };
-        let entries = u64::from(u16::from_le_bytes([low, high]));
-        let zip64 = at.checked_sub(ZIP64_LOCATOR_BYTES).is_some_and(|from| package[from..].starts_with(ZIP64_LOCATOR));
-        if zip64 {
-            return Err(invalid(
-                "the package is a ZIP64 archive, which packages are too small to need; zip it without",
-            ));
-        }
-        if entries > limits.zip_entries {
-            return Err(too_many(entries, limits));
-        }
-    }
-    Ok(())
-}
-
-fn memmem<'a>(haystack: &'a [u8], needle: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
-    haystack.windows(needle.len()).enumerate().filter_map(move |(at, window)| (window == needle).then_some(at))
-}
-
-fn not_a_zip(package: &[u8], error: &ZipError) -> PackageError {
-    if package.starts_with(b"PK") {
-        invalid(format!("the package is damaged or cut short: {error}"))
-    } else {
-        invalid("the package is not a zip archive; send a zip, or a single source file under its own name")
-    }
-}
-
-fn too_many(entries: u64, limits: &Limits) -> PackageError {
+pub(super) fn too_many(entries: u64, limits: &Limits) -> PackageError {
     too_large(format!("the package has {entries} entries; at most {} are allowed", limits.zip_entries))
 }
 
@@ -155,15 +123,24 @@ pub(super) fn visit(
     let mut bytes = 0;
     for index in 0..archive.len() {
         let mut file = archive.by_index(index).map_err(|error| unreadable(index, &error))?;
+        headers::check_local(package, &file)?;
         let Some(entry) = describe(&file)? else { continue };
         names.add(&entry)?;
+        let declared = file.size();
         let budget =
             Budget { left: limits.unpacked_bytes - bytes, compressed: file.compressed_size(), ..Budget::default() };
         let mut contents = Bounded { inner: &mut file, budget };
         let taken = take(&entry, &mut contents);
         bytes += contents.budget.read;
         contents.budget.verdict(&entry.name, limits)?;
+        let contents_bytes = contents.budget.read;
         match taken {
+            Ok(()) if !entry.directory && contents_bytes != declared => {
+                let name = shown(&entry.name);
+                return Err(invalid(format!(
+                    "{name} in the package has {contents_bytes} bytes, not {declared} as it says"
+                )));
+            }
             Ok(()) => {}
             Err(ReadFailure::Package(error)) => {
                 return Err(invalid(format!("{} in the package can't be inflated: {error}", shown(&entry.name))));
@@ -196,6 +173,9 @@ fn describe<R: Read>(file: &ZipFile<'_, R>) -> Result<Option<Entry>, PackageErro
     }
     let mode = file.unix_mode().unwrap_or(0);
     let directory = raw.ends_with('/');
+    if directory && file.size() > 0 {
+        return Err(invalid(format!("{} in the package is a folder with contents of its own", shown(raw))));
+    }
     match mode & S_IFMT {
         0 | S_IFREG => {}
         S_IFDIR if directory => {}
@@ -222,8 +202,11 @@ fn normalise(raw: &str) -> Result<String, PackageError> {
     if raw.starts_with('/') || raw.as_bytes().get(1) == Some(&b':') {
         return refuse("is an absolute path; entries must be relative");
     }
-    if raw.contains(['\\', '\0']) {
-        return refuse("has a backslash or NUL in its name");
+    if raw.contains('\\') {
+        return refuse("has a backslash in its name; zip it with forward slashes");
+    }
+    if raw.chars().any(char::is_control) {
+        return refuse("has a NUL or another control character in its name");
     }
     if raw.len() > NAME_BYTES_MAX {
         return refuse("has too long a path");
@@ -245,7 +228,7 @@ fn normalise(raw: &str) -> Result<String, PackageError> {
 }
 
 /// A name as it may stand in a message: quoted, escaped, cut.
-fn shown(name: &str) -> String {
+pub(super) fn shown(name: &str) -> String {
     const CHARS_MAX: usize = 80;
     let cut: String = name.chars().take(CHARS_MAX).collect();
     format!("{cut:?}{}", if cut.len() < name.len() { "…" } else { "" })

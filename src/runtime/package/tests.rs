@@ -1,5 +1,7 @@
 //! What packages are refused for, and what becomes of the good ones.
 
+mod hostile;
+
 use std::io::{Cursor, Write};
 use std::os::unix::fs::PermissionsExt;
 

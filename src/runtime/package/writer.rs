@@ -10,7 +10,7 @@ use zip::{DateTime, ZipArchive, ZipWriter};
 use crate::domain::function::Runtime;
 
 use super::PackageError;
-use super::convention::source_file_name;
+use super::convention::{ELF_MAGIC, source_file_name};
 use super::reader::invalid;
 
 /// A package of one file, named as `runtime` expects it; `file_name`, as it was uploaded, only decides between the kinds of
@@ -27,11 +27,43 @@ pub fn from_source(
     if source.is_empty() {
         return Err(invalid("the source file is empty"));
     }
+    if !source.starts_with(ELF_MAGIC) || !is_compiled(runtime) {
+        check_text(runtime, source)?;
+    }
     let (name, executable) = source_file_name(runtime, handler, file_name, source);
     let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
     write(&mut writer, &name, source, executable).map_err(unwritable)?;
     finish(writer)
 }
+
+/// Programs that were compiled elsewhere are files of these runtimes.
+fn is_compiled(runtime: Runtime) -> bool {
+    matches!(runtime, Runtime::Provided | Runtime::Go | Runtime::Cpp)
+}
+
+/// Refuses what can't be source code, and says what it is where its first bytes tell.
+fn check_text(runtime: Runtime, source: &[u8]) -> Result<(), PackageError> {
+    if std::str::from_utf8(source).is_ok_and(|text| !text.contains('\0')) && !source.starts_with(ELF_MAGIC) {
+        return Ok(());
+    }
+    let looks_like = KINDS.iter().find(|(magic, _)| source.starts_with(magic)).map(|(_, kind)| *kind);
+    let is_tar = source.get(257..262) == Some(b"ustar");
+    let what = looks_like.unwrap_or(if is_tar { "a tar archive" } else { "no UTF-8 text" });
+    Err(invalid(format!("the file is {what}, not {runtime} source; send source code, or a zip archive")))
+}
+
+/// What people send by mistake, by its first bytes.
+const KINDS: [(&[u8], &str); 9] = [
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"BZh", "a bzip2 archive"),
+    (b"\xfd7zXZ", "an xz archive"),
+    (b"7z\xbc\xaf", "a 7z archive"),
+    (b"Rar!", "a RAR archive"),
+    (ELF_MAGIC, "a Linux program"),
+    (b"MZ", "a Windows program"),
+    (b"%PDF", "a PDF"),
+    (b"\x89PNG", "a picture"),
+];
 
 /// The package with one more file, or with another in its place.
 ///
@@ -62,7 +94,8 @@ fn copy(package: &[u8], to: &mut Writer, rename: impl Fn(&str) -> Option<String>
     let mut archive = ZipArchive::new(Cursor::new(package)).map_err(unreadable)?;
     for index in 0..archive.len() {
         let file = archive.by_index_raw(index).map_err(unreadable)?;
-        let name = rename(&file.name().map_err(unreadable)?);
+        // As it was checked: in UTF-8, whatever else the archive says of its names' encoding.
+        let name = std::str::from_utf8(file.name_raw()).map(&rename).map_err(|_| invalid("a name is not UTF-8"))?;
         if let Some(name) = name {
             to.raw_copy_file_rename(file, name).map_err(unreadable)?;
         }

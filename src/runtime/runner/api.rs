@@ -12,6 +12,8 @@ const CONNECTIONS_MAX: usize = 16;
 const READ_BYTES: usize = 64 * 1024;
 /// A client that does not take its answer for so long has stopped reading.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of requests sent before the one before them is answered.
+const AHEAD_BYTES_MAX: usize = 1024 * 1024;
 const PREFIX: &str = "/2018-06-01/runtime/";
 
 /// One of the API's calls.
@@ -31,13 +33,17 @@ pub(super) enum Call {
         error_type: Option<String>,
         body: Vec<u8>,
     },
+    /// A response or an error larger than is read. Its connection is answered and closed already.
+    TooLarge {
+        id: String,
+    },
     Ping,
     /// No call of ours: the status to answer with.
     Unknown(&'static str),
 }
 
 impl Call {
-    fn of(request: Request) -> Self {
+    pub(super) fn of(request: Request) -> Self {
         let Request { method, path, error_type, body } = request;
         let path = path.split('?').next().unwrap_or_default();
         if path == "/2018-06-01/ping" {
@@ -55,6 +61,19 @@ impl Call {
             }
             _ => Call::Unknown("404 Not Found"),
         }
+    }
+}
+
+fn too_large() -> Vec<u8> {
+    let message = "the request is larger than a result can be";
+    http::error_response("413 Content Too Large", "RequestEntityTooLarge", message)
+}
+
+/// The invocation that a request for this path answers.
+fn invocation_of(path: &str) -> Option<String> {
+    match path.strip_prefix(PREFIX)?.split('/').collect::<Vec<_>>().as_slice() {
+        ["invocation", id, "response" | "error"] => Some((*id).to_owned()),
+        _ => None,
     }
 }
 
@@ -119,7 +138,9 @@ impl Api {
         connection.buffer.resize(held + READ_BYTES, 0);
         let read = connection.stream.read(&mut connection.buffer[held..]).unwrap_or(0);
         connection.buffer.truncate(held + read);
-        if read == 0 {
+        // While it waits for an invocation it has nothing to say: what comes is kept for later, but not without end.
+        let speaks_on = connection.waiting && connection.buffer.len() > AHEAD_BYTES_MAX;
+        if read == 0 || speaks_on {
             self.close(id);
         }
     }
@@ -143,11 +164,12 @@ impl Api {
             Err(Refused::Malformed) => {
                 http::error_response("400 Bad Request", "InvalidRequest", "the request is no HTTP")
             }
-            Err(Refused::TooLarge) => http::error_response(
-                "413 Content Too Large",
-                "RequestEntityTooLarge",
-                "the request is larger than a result can be",
-            ),
+            Err(Refused::TooLarge) => too_large(),
+            Err(Refused::BodyTooLarge { path }) => {
+                self.answer(id, &too_large());
+                self.close(id);
+                return invocation_of(&path).map(|id| Call::TooLarge { id });
+            }
         };
         self.answer(id, &refusal);
         self.close(id);

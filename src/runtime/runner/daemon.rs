@@ -87,7 +87,7 @@ impl AsFd for Daemon {
 }
 
 /// The error, cut so that a frame's meta part holds it.
-fn fitting(error: RuntimeError) -> RuntimeError {
+pub(super) fn fitting(error: RuntimeError) -> RuntimeError {
     let cut = |text: String, chars: usize| match text.char_indices().nth(chars) {
         Some((at, _)) => text[..at].to_owned(),
         None => text,

@@ -33,12 +33,24 @@ pub(super) enum Progress {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refused {
     Malformed,
+    /// The head.
     TooLarge,
+    /// The body of a request of this path.
+    BodyTooLarge {
+        path: String,
+    },
 }
 
 enum Length {
     Bytes(usize),
     Chunked,
+}
+
+enum Body {
+    Partial,
+    /// And the bytes that it took in the buffer.
+    Whole(Vec<u8>, usize),
+    TooLarge,
 }
 
 /// Reads the request at the beginning of `buffer`.
@@ -55,15 +67,20 @@ pub(super) fn parse(buffer: &[u8]) -> Result<Progress, Refused> {
         let found = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
         found.and_then(|header| std::str::from_utf8(header.value).ok()).map(str::trim)
     };
+    let path = head.path.unwrap_or_default();
     let rest = &buffer[head_bytes..];
     let body = match length(header("transfer-encoding"), header("content-length"))? {
-        Length::Bytes(bytes) if bytes > BODY_BYTES_MAX => return Err(Refused::TooLarge),
-        Length::Bytes(bytes) => rest.get(..bytes).map(|body| (body.to_vec(), bytes)),
+        Length::Bytes(bytes) if bytes > BODY_BYTES_MAX => Body::TooLarge,
+        Length::Bytes(bytes) => rest.get(..bytes).map_or(Body::Partial, |body| Body::Whole(body.to_vec(), bytes)),
         Length::Chunked => chunked(rest)?,
     };
-    let Some((body, body_bytes)) = body else {
-        let asks = header("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
-        return Ok(Progress::Partial { expects_continue: asks });
+    let (body, body_bytes) = match body {
+        Body::Whole(body, bytes) => (body, bytes),
+        Body::TooLarge => return Err(Refused::BodyTooLarge { path: path.to_owned() }),
+        Body::Partial => {
+            let asks = header("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
+            return Ok(Progress::Partial { expects_continue: asks });
+        }
     };
     let method = match head.method {
         Some("GET") => Method::Get,
@@ -71,7 +88,7 @@ pub(super) fn parse(buffer: &[u8]) -> Result<Progress, Refused> {
         _ => Method::Other,
     };
     let error_type = header("lambda-runtime-function-error-type").map(str::to_owned);
-    let path = head.path.unwrap_or_default().to_owned();
+    let path = path.to_owned();
     Ok(Progress::Complete(Request { method, path, error_type, body }, head_bytes + body_bytes))
 }
 
@@ -81,38 +98,39 @@ fn length(encoding: Option<&str>, length: Option<&str>) -> Result<Length, Refuse
         (Some(_), _) => Err(Refused::Malformed),
         (None, None) => Ok(Length::Bytes(0)),
         (None, Some(digits)) if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => {
-            digits.parse().map(Length::Bytes).map_err(|_| Refused::TooLarge)
+            // More than fits the number is more than fits the bound.
+            Ok(Length::Bytes(digits.parse().unwrap_or(usize::MAX)))
         }
         (None, Some(_)) => Err(Refused::Malformed),
     }
 }
 
-/// A chunked body and the bytes it took; `None` while its end is missing. Walks the chunk heads first and copies once.
-fn chunked(buffer: &[u8]) -> Result<Option<(Vec<u8>, usize)>, Refused> {
+/// A chunked body. Walks the chunk heads first and copies once.
+fn chunked(buffer: &[u8]) -> Result<Body, Refused> {
     let mut parts = Vec::new();
     let mut total = 0;
     let mut at = 0;
     loop {
         let (head, size) = match httparse::parse_chunk_size(&buffer[at..]) {
             Ok(httparse::Status::Complete(found)) => found,
-            Ok(httparse::Status::Partial) => return Ok(None),
+            Ok(httparse::Status::Partial) => return Ok(Body::Partial),
             Err(_) => return Err(Refused::Malformed),
         };
         at += head;
         if size == 0 {
-            let Some(trailers) = trailers_bytes(&buffer[at..]) else { return Ok(None) };
-            return Ok(Some((parts.concat(), at + trailers)));
+            let Some(trailers) = trailers_bytes(&buffer[at..]) else { return Ok(Body::Partial) };
+            return Ok(Body::Whole(parts.concat(), at + trailers));
         }
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         total = size.saturating_add(total);
         if total > BODY_BYTES_MAX {
-            return Err(Refused::TooLarge);
+            return Ok(Body::TooLarge);
         }
-        let Some(data) = buffer.get(at..at + size) else { return Ok(None) };
+        let Some(data) = buffer.get(at..at + size) else { return Ok(Body::Partial) };
         match buffer.get(at + size..at + size + 2) {
             Some(b"\r\n") => parts.push(data),
             Some(_) => return Err(Refused::Malformed),
-            None => return Ok(None),
+            None => return Ok(Body::Partial),
         }
         at += size + 2;
     }
@@ -178,14 +196,16 @@ mod tests {
     #[test]
     fn what_is_too_large_or_no_http_is_refused() {
         let huge = format!("POST /x HTTP/1.1\r\nContent-Length: {}\r\n\r\n", BODY_BYTES_MAX + 1);
-        assert_eq!(parse(huge.as_bytes()), Err(Refused::TooLarge));
+        let too_large = |path: &str| Err(Refused::BodyTooLarge { path: path.to_owned() });
+        assert_eq!(parse(huge.as_bytes()), too_large("/x"));
+        assert_eq!(parse(b"POST /y HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n"), too_large("/y"));
         assert_eq!(parse(b"POST /x HTTP/1.1\r\nContent-Length: -1\r\n\r\n"), Err(Refused::Malformed));
         assert_eq!(
             parse(b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n"),
             Err(Refused::Malformed)
         );
         assert_eq!(parse(b"\x16\x03\x01"), Err(Refused::Malformed));
-        assert_eq!(parse(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nfffffff0\r\n"), Err(Refused::TooLarge));
+        assert_eq!(parse(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nfffffff0\r\n"), too_large("/"));
     }
 
     proptest! {

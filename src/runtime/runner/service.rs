@@ -21,7 +21,7 @@ use super::daemon::{Daemon, Frame};
 use super::printed::Value;
 use super::program::{self, Program, Start};
 use crate::domain::function::Runtime;
-use crate::runtime::wire::{Invoke, Kind, ResultMeta, RuntimeError, Specialise};
+use crate::runtime::wire::{Invoke, Kind, OUTPUT_TOO_LARGE, ResultMeta, RuntimeError, Specialise};
 
 const DEFAULT_PATH: (&str, &str) = ("PATH", "/usr/local/bin:/usr/bin:/bin");
 
@@ -362,7 +362,7 @@ impl Service {
         Ok(match program.printed.finish(&mut self.stdout)? {
             Value::Json(value) => Ok(value),
             Value::TooLong => Err(RuntimeError {
-                error_type: "OutputTooLarge".to_owned(),
+                error_type: OUTPUT_TOO_LARGE.to_owned(),
                 error_message: "printed more than a result may be, and no JSON on the last line".to_owned(),
                 stack_trace: Vec::new(),
             }),

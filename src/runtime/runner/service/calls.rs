@@ -6,6 +6,7 @@ use super::super::api::{self, ConnectionId};
 use super::super::invocation::{invocation_response, reported, wrong_id};
 use super::super::{http, printed};
 use super::{Life, Phase, Service, Stop};
+use crate::runtime::wire::{OUTPUT_TOO_LARGE, RuntimeError};
 
 impl Service {
     pub(super) fn connection_is_readable(&mut self, id: ConnectionId) -> Result<(), Stop> {
@@ -50,6 +51,16 @@ impl Service {
                 Phase::Running(_) => self.end(Err(reported(error_type, &body)), None)?,
                 _ => {}
             },
+            api::Call::TooLarge { id } => {
+                if self.is_running(&id) {
+                    let error_message =
+                        format!("the result is more than the {} bytes that are read", http::BODY_BYTES_MAX);
+                    let error_type = OUTPUT_TOO_LARGE.to_owned();
+                    self.drain()?;
+                    self.end(Err(RuntimeError { error_type, error_message, stack_trace: Vec::new() }), None)?;
+                }
+                return Ok(None);
+            }
             api::Call::Ping => return Ok(Some(http::json_response("200 OK", "\"pong\""))),
             api::Call::Unknown(status) => {
                 let message = "the Runtime API has no such call";
