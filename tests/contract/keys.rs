@@ -1,7 +1,8 @@
 //! The key store.
 
 use faasd::config::Config;
-use faasd::domain::ids::{KeyId, Owner};
+use faasd::domain::function::{Function, Version};
+use faasd::domain::ids::{FunctionId, KeyId, Owner};
 use faasd::domain::key::{Key, Scope};
 use faasd::domain::time::Timestamp;
 
@@ -12,16 +13,22 @@ contract!(worlds: [embedded => EmbeddedWorld], tests: [
     a_key_is_found_by_its_secret_and_survives_a_kill,
     keys_are_listed_in_order_of_creation,
     a_revoked_key_is_gone_for_good,
+    the_keys_of_a_function_are_revoked_together,
+    a_use_is_noted,
 ]);
 
 fn key(n: u8) -> Key {
     Key {
         id: KeyId(uuid::Uuid::new_v4()),
         name: format!("key {n}"),
+        description: "for the tests".to_owned(),
         owner: Owner::new("ann"),
         scopes: vec![Scope::Invoke, Scope::Read],
+        function: None,
         secret_sha256: [n; 32],
         created_at: Timestamp(1_763_776_800_000 + u64::from(n)),
+        expires_at: Some(Timestamp(1_900_000_000_000)),
+        last_used_at: None,
     }
 }
 
