@@ -115,7 +115,7 @@ async fn the_first_start_makes_an_admin_key_and_the_second_does_not() {
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let secret = std::fs::read_to_string(&path).unwrap();
     let key = world.by_secret(&crate::controller::auth::hash(secret.trim().as_bytes())).await.unwrap().unwrap();
-    assert!(key.is_admin());
+    assert_eq!(key.scopes, [crate::domain::key::Scope::Admin]);
     assert_eq!(ensure_admin_key(&world, dir.path(), Timestamp(2)).await.unwrap(), None);
 }
 
