@@ -151,7 +151,7 @@ impl Rules {
             let kept = scopes.iter().all(|scope| Scope::parse(scope).is_some());
             self.require(key, kept, format!("must be some of {names}"));
         }
-        let maps = |pair: &String| pair.split_once('=').is_some_and(|(_, ours)| Scope::parse(ours).is_some());
+        let maps = |pair: &String| pair.rsplit_once('=').is_some_and(|(_, ours)| Scope::parse(ours).is_some());
         self.require("auth.jwt.scope_map", jwt.scope_map.iter().all(maps), format!("must be theirs=ours, ours of {names}"));
         if jwt.enabled {
             self.jwt_keys(jwt);

@@ -93,6 +93,9 @@ async fn metrics_are_not_open_to_whoever_comes_through_a_proxy() {
     assert_eq!(nobody.get("/metrics").send().await.status, 200);
     from("198.51.100.7", nobody.get("/metrics")).send().await.refused(401);
     assert_eq!(from("198.51.100.7", daemon.get("/metrics")).send().await.status, 200);
+    daemon.deploy_python("f", ECHO).await;
+    let guest = daemon.as_key(&daemon.create_access_key("f").await.1);
+    from("198.51.100.7", guest.get("/metrics")).send().await.refused(403);
 }
 
 #[tokio::test]

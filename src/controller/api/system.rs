@@ -92,13 +92,16 @@ pub async fn status(State(controller): Shared, caller: Caller) -> Answer {
     }))
 }
 
-/// Prometheus text. Open to loopback; from elsewhere with the scrape token or a key.
+/// Prometheus text. Open to loopback; from elsewhere with the scrape token or a key that may read.
 pub async fn metrics(State(controller): Shared, headers: HeaderMap, extensions: Extensions) -> Answer {
     let peer = peer(&extensions);
     // Through a trusted proxy on this machine the world is not loopback.
     let loopback = peer.is_some() && controller.keys.address(&headers, peer).is_loopback();
     if !loopback && !carries_token(&controller, &headers) {
-        controller.keys.authenticate(&headers, peer, controller.clock.monotonic()).await?;
+        let principal = controller.keys.authenticate(&headers, peer, controller.clock.monotonic()).await?;
+        if !principal.allows(Scope::Read) {
+            return Err(ApiError::new(Code::Forbidden, "this needs a key with the scope read; ask an admin for one"));
+        }
     }
     controller.metrics.sync_inflight.set(controller.calls_running() as i64);
     let text = TextEncoder::new().encode_to_string(&controller.prometheus.gather()).map_err(|error| {

@@ -132,9 +132,9 @@ impl Tokens {
 
     fn validation(&self, algorithm: Algorithm) -> Validation {
         let mut validation = Validation::new(algorithm);
-        // Ours are checked by the node's clock, below.
+        // These are checked by the node's clock, below.
         (validation.validate_exp, validation.validate_nbf) = (false, false);
-        let mut required = vec!["exp"];
+        let mut required = Vec::new();
         if !self.config.issuer.is_empty() {
             validation.set_issuer(&[&self.config.issuer]);
             required.push("iss");
@@ -149,7 +149,8 @@ impl Tokens {
 
     fn check_times(&self, claims: &Map<String, Value>, now: Timestamp) -> Result<Timestamp, Disbelief> {
         let (now, skew) = (now.as_millis() as f64 / 1000.0, self.config.clock_skew_s as f64);
-        let expires = claims.get("exp").and_then(Value::as_f64).filter(|time| time.is_finite()).ok_or(UNREADABLE)?;
+        let expires = claims.get("exp").and_then(Value::as_f64).filter(|time| time.is_finite());
+        let expires = expires.ok_or("this token lacks a time at which it expires; get one with exp")?;
         if expires + skew <= now {
             return Err("this token has expired; get a new one");
         }
@@ -215,7 +216,7 @@ fn disbelief(error: &jsonwebtoken::errors::Error) -> Disbelief {
     use jsonwebtoken::errors::ErrorKind;
     match error.kind() {
         ErrorKind::InvalidIssuer | ErrorKind::InvalidAudience => FOREIGN,
-        ErrorKind::MissingRequiredClaim(_) => "this token lacks exp, or the iss or aud that is needed here",
+        ErrorKind::MissingRequiredClaim(_) => "this token lacks the issuer or the audience that is needed here",
         ErrorKind::Json(_) | ErrorKind::Base64(_) | ErrorKind::Utf8(_) | ErrorKind::InvalidToken => UNREADABLE,
         _ => UNVERIFIED,
     }

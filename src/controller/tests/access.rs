@@ -47,7 +47,7 @@ async fn a_key_may_do_what_its_scopes_say() {
     let sentence = rig.post(&rig.reader, "/run", &run_body("1")).await.refused(403, "Forbidden");
     assert!(sentence.contains("invoke"));
     rig.post(&rig.reader, "/functions", "{}").await.refused(403, "Forbidden");
-    rig.post(&rig.ann, "/keys", "{}").await.refused(403, "Forbidden");
+    rig.post(&rig.ann, "/keys", r#"{"name": "x", "scopes": ["read"]}"#).await.refused(403, "Forbidden");
     rig.get(&rig.ann, "/system/status").await.refused(403, "Forbidden");
     assert_eq!(rig.get(&rig.admin, "/system/status").await.ok()["functions"], 1);
     assert_eq!(rig.get(&rig.ann, "/workers").await.ok()["items"][0]["capacity"], 4);
