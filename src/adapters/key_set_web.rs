@@ -47,13 +47,16 @@ impl KeySetWeb {
     async fn get(&self) -> Result<Vec<u8>, String> {
         let host = self.uri.host().unwrap_or_default();
         let port = self.uri.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
-        let addresses = tokio::net::lookup_host((without_brackets(host), port)).await.map_err(|error| format!("look up {host}: {error}"))?;
+        let addresses = tokio::net::lookup_host((without_brackets(host), port))
+            .await
+            .map_err(|error| format!("look up {host}: {error}"))?;
         // What says localhost may be resolved elsewhere: plain http goes nowhere else.
         let addresses: Vec<SocketAddr> =
             addresses.filter(|address| self.tls.is_some() || address.ip().is_loopback()).collect();
         let stream = TcpStream::connect(&*addresses).await.map_err(|error| format!("connect to {host}: {error}"))?;
         let Some(tls) = &self.tls else { return self.exchange(stream).await };
-        let name = ServerName::try_from(without_brackets(host).to_owned()).map_err(|error| format!("the name {host}: {error}"))?;
+        let name = ServerName::try_from(without_brackets(host).to_owned())
+            .map_err(|error| format!("the name {host}: {error}"))?;
         let stream = tls.connect(name, stream).await.map_err(|error| format!("TLS with {host}: {error}"))?;
         self.exchange(stream).await
     }
@@ -75,7 +78,8 @@ impl KeySetWeb {
             if answer.status() != StatusCode::OK {
                 return Err(format!("the answer is {}", answer.status()));
             }
-            let body = Limited::new(answer.into_body(), BYTES_MAX).collect().await.map_err(|error| error.to_string())?;
+            let body =
+                Limited::new(answer.into_body(), BYTES_MAX).collect().await.map_err(|error| error.to_string())?;
             Ok(body.to_bytes().to_vec())
         };
         tokio::pin!(connection, answer);

@@ -213,7 +213,17 @@ pub async fn audit(arguments: Audit) -> Result<(), Failure> {
     const COLUMNS: Columns = Columns {
         headings: &["SEQ", "AT", "ACTION", "OUTCOME", "OWNER", "KEY", "SUBJECT", "ADDRESS", "NAME", "OBJECT", "CODE"],
         fields: &[
-            "seq", "at", "action", "outcome", "owner", "keyName", "subject", "address", "objectName", "objectId", "code",
+            "seq",
+            "at",
+            "action",
+            "outcome",
+            "owner",
+            "keyName",
+            "subject",
+            "address",
+            "objectName",
+            "objectId",
+            "code",
         ],
     };
     let client = Client::new(&arguments.client)?;
@@ -236,18 +246,13 @@ async fn list(client: &Client, path: &str, columns: &Columns, json: bool) -> Res
     list_up_to(client, path, columns, json, ITEMS_MAX).await
 }
 
-async fn list_up_to(
-    client: &Client,
-    path: &str,
-    columns: &Columns,
-    json: bool,
-    most: usize,
-) -> Result<(), Failure> {
+async fn list_up_to(client: &Client, path: &str, columns: &Columns, json: bool, most: usize) -> Result<(), Failure> {
     let mut items: Vec<Value> = Vec::new();
     let mut cursor: Option<String> = None;
     loop {
         let from = cursor.map(|cursor| format!("&cursor={}", escape(&cursor))).unwrap_or_default();
-        let mut answer = client.fetch(Call::new("GET", format!("{path}?limit={}{from}", PAGE.min(most.max(1))))).await?;
+        let mut answer =
+            client.fetch(Call::new("GET", format!("{path}?limit={}{from}", PAGE.min(most.max(1))))).await?;
         // Short listings may come as a bare array.
         let page = if answer.is_array() { answer.take() } else { answer["items"].take() };
         if let Value::Array(page) = page {

@@ -152,7 +152,11 @@ impl Rules {
             self.require(key, kept, format!("must be some of {names}"));
         }
         let maps = |pair: &String| pair.rsplit_once('=').is_some_and(|(_, ours)| Scope::parse(ours).is_some());
-        self.require("auth.jwt.scope_map", jwt.scope_map.iter().all(maps), format!("must be theirs=ours, ours of {names}"));
+        self.require(
+            "auth.jwt.scope_map",
+            jwt.scope_map.iter().all(maps),
+            format!("must be theirs=ours, ours of {names}"),
+        );
         if jwt.enabled {
             self.jwt_keys(jwt);
         }

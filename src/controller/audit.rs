@@ -169,7 +169,12 @@ impl Controller {
     }
 
     /// A credential that was not accepted.
-    pub fn unauthenticated(self: &Arc<Self>, address: IpAddr, request_id: crate::domain::ids::InvocationId, code: Code) {
+    pub fn unauthenticated(
+        self: &Arc<Self>,
+        address: IpAddr,
+        request_id: crate::domain::ids::InvocationId,
+        code: Code,
+    ) {
         self.write_refusal(Entry {
             address: Some(address.to_string()),
             request_id: Some(request_id),

@@ -98,7 +98,10 @@ struct ErrorBody<'a> {
 
 impl ApiError {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        let passing = matches!(code, Code::NoCapacity | Code::Draining | Code::StoreUnavailable | Code::AuditUnavailable | Code::PlatformError);
+        let passing = matches!(
+            code,
+            Code::NoCapacity | Code::Draining | Code::StoreUnavailable | Code::AuditUnavailable | Code::PlatformError
+        );
         Self { code, message: message.into(), retry_after: passing.then_some(RETRY_AFTER_DEFAULT), invocation: None }
     }
 

@@ -57,7 +57,9 @@ impl Functions {
             Ok(id) => self.by_id(id, now).await?,
             Err(_) => self.by_name(caller, id_or_name, now).await?,
         };
-        current.filter(|current| caller.sees(&current.function.owner, current.function.id)).ok_or_else(function_not_found)
+        current
+            .filter(|current| caller.sees(&current.function.owner, current.function.id))
+            .ok_or_else(function_not_found)
     }
 
     pub async fn by_id(&self, id: FunctionId, now: Duration) -> Result<Option<Arc<Current>>, ApiError> {

@@ -66,7 +66,8 @@ async fn a_token_deploys_runs_and_sees_what_its_owner_has() {
     let admin = signer.token(None, &claims("admin", "admin"));
     with(&daemon, &admin, "/keys").send().await.refused(403);
     with(&daemon, &admin, "/functions").send().await.refused(403);
-    let nothing = signer.token(None, &json!({ "iss": "https://issuer", "aud": "faasd", "sub": "ann", "exp": now_s() + 300 }));
+    let nothing =
+        signer.token(None, &json!({ "iss": "https://issuer", "aud": "faasd", "sub": "ann", "exp": now_s() + 300 }));
     with(&daemon, &nothing, "/functions").send().await.refused(403);
     // A key of an owner `ann` is not this Ann.
     let key = daemon.caller("ann", &["read"]).await;

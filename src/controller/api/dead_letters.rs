@@ -105,7 +105,12 @@ pub async fn replay(State(controller): Shared, caller: Caller, Path(id): Path<St
 
 async fn find(controller: &Controller, caller: &Caller, id: &str) -> Result<DeadLetter, ApiError> {
     let id: InvocationId = id.parse().map_err(|_| not_found())?;
-    controller.dead_letters.get(id).await?.filter(|letter| caller.sees(&letter.job.owner, letter.job.version.function)).ok_or_else(not_found)
+    controller
+        .dead_letters
+        .get(id)
+        .await?
+        .filter(|letter| caller.sees(&letter.job.owner, letter.job.version.function))
+        .ok_or_else(not_found)
 }
 
 fn not_found() -> ApiError {

@@ -74,8 +74,7 @@ pub async fn create(State(controller): Shared, caller: Caller, request: Request)
     let terms = terms(&controller, &caller, &asked).await?;
     check_room(&controller, &caller, &terms).await?;
     let (key, secret) = new_key(asked.name, terms.owner, terms.scopes, controller.now());
-    let key =
-        Key { description: asked.description, function: terms.function, expires_at: asked.expires_at, ..key };
+    let key = Key { description: asked.description, function: terms.function, expires_at: asked.expires_at, ..key };
     controller.keys.store().add(&key).await?;
     if let Some(function) = key.function
         && controller.functions.registry().function(function).await?.is_none()
@@ -112,7 +111,10 @@ async fn check_room(controller: &Controller, caller: &Caller, terms: &Terms) -> 
     let keys = controller.keys.store().list().await?;
     let most = if caller.principal.is_admin() { KEYS_MAX } else { KEYS_MAX - KEYS_FOR_ADMINS };
     if keys.len() >= most {
-        return Err(ApiError::new(Code::TooManyKeys, format!("there are {most} keys, as many as may be; revoke one first")));
+        return Err(ApiError::new(
+            Code::TooManyKeys,
+            format!("there are {most} keys, as many as may be; revoke one first"),
+        ));
     }
     let access_keys = keys.iter().filter(|key| key.function.is_some() && key.owner == terms.owner).count();
     if terms.function.is_some() && access_keys >= ACCESS_KEYS_MAX {

@@ -103,9 +103,9 @@ impl Authenticator {
         peer: Option<IpAddr>,
         now: Duration,
     ) -> Result<Arc<Principal>, ApiError> {
-        let sent = self.sent(headers).ok_or_else(|| {
-            unauthorized("send an API key as `x-api-key: KEY` or `Authorization: Bearer KEY`")
-        })?;
+        let sent = self
+            .sent(headers)
+            .ok_or_else(|| unauthorized("send an API key as `x-api-key: KEY` or `Authorization: Bearer KEY`"))?;
         let (Sent::Key(text) | Sent::Token(text)) = sent;
         // What is longer than anything that is accepted is not hashed to its end; no credential that is has such a beginning.
         let hash = hash(&text[..text.len().min(TOKEN_BYTES_MAX + 1)]);

@@ -116,8 +116,13 @@ struct Set {
 fn parse(bytes: &[u8]) -> Result<Vec<Arc<VerifyingKey>>, KeySetError> {
     let set: Set = serde_json::from_slice(bytes)
         .map_err(|error| KeySetError(format!("the key set is not a JSON Web Key Set: {error}")))?;
-    let keys: Vec<_> =
-        set.keys.into_iter().take(KEYS_MAX).filter_map(|key| serde_json::from_value(key).ok()).filter_map(usable).collect();
+    let keys: Vec<_> = set
+        .keys
+        .into_iter()
+        .take(KEYS_MAX)
+        .filter_map(|key| serde_json::from_value(key).ok())
+        .filter_map(usable)
+        .collect();
     if keys.is_empty() {
         return Err(KeySetError("the key set has no key for RS256 or ES256".to_owned()));
     }
@@ -128,7 +133,9 @@ fn parse(bytes: &[u8]) -> Result<Vec<Arc<VerifyingKey>>, KeySetError> {
 fn usable(jwk: Jwk) -> Option<Arc<VerifyingKey>> {
     let (algorithm, said) = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
-        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => (Algorithm::ES256, KeyAlgorithm::ES256),
+        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
+            (Algorithm::ES256, KeyAlgorithm::ES256)
+        }
         _ => return None,
     };
     let common = &jwk.common;
@@ -189,7 +196,9 @@ mod tests {
 
     #[test]
     fn only_public_keys_for_checking_signatures_are_taken() {
-        let ids = |text: &str| parse(text.as_bytes()).map(|keys| keys.iter().map(|key| key.id.clone().unwrap()).collect::<Vec<_>>());
+        let ids = |text: &str| {
+            parse(text.as_bytes()).map(|keys| keys.iter().map(|key| key.id.clone().unwrap()).collect::<Vec<_>>())
+        };
         let other = |text: &str| set(&[rsa("a"), text.to_owned()]);
         for refused in [
             r#"{"kty":"oct","kid":"b","k":"c2VjcmV0"}"#,

@@ -76,7 +76,9 @@ impl Tokens {
         });
         let refresh_every = Duration::from_secs(config.jwks_refresh_s);
         let scopes = |names: &[String]| names.iter().filter_map(|name| Scope::parse(name)).collect();
-        let pair = |pair: &String| pair.rsplit_once('=').and_then(|(theirs, ours)| Some((theirs.to_owned(), Scope::parse(ours)?)));
+        let pair = |pair: &String| {
+            pair.rsplit_once('=').and_then(|(theirs, ours)| Some((theirs.to_owned(), Scope::parse(ours)?)))
+        };
         Ok(Some(Self {
             secret,
             key_set: source.map(|source| KeySet::new(source, refresh_every)),

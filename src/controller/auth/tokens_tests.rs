@@ -77,9 +77,8 @@ async fn the_key_decides_the_algorithm_and_not_the_token() {
     let tokens = tokens(&config(), &[rsa.jwk("r"), curve.jwk("c")]);
     let none = |alg: &str| Signer::Nobody.token_under(&json!({ "alg": alg, "kid": "r" }), &claims(json!({})));
     // The public key as a secret: the classical confusion.
-    let confused = |signer: &Signer, kid: &str| {
-        Signer::Secret(signer.public_der()).token(Some(kid), &claims(json!({})))
-    };
+    let confused =
+        |signer: &Signer, kid: &str| Signer::Secret(signer.public_der()).token(Some(kid), &claims(json!({})));
     let crossed = rsa.token_under(&json!({ "alg": "ES256", "kid": "c" }), &claims(json!({})));
     let misnamed = secret().token_under(&json!({ "alg": "RS256", "kid": "r" }), &claims(json!({})));
     let own_key = curve.token_under(&json!({ "alg": "ES256", "jwk": Signer::curve().jwk("c") }), &claims(json!({})));
