@@ -6,8 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::support::client::{Client, Request};
 use crate::support::daemon::{Builder, Daemon};
@@ -150,18 +154,76 @@ impl Provider {
         let address = listener.local_addr().expect("an address");
         let provider = self.clone();
         tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                provider.asked.fetch_add(1, Ordering::Relaxed);
-                let mut head = vec![0; 4096];
-                let read = stream.read(&mut head).await.unwrap_or_default();
-                assert!(head[..read].starts_with(b"GET /keys HTTP/1.1\r\n"), "{}", String::from_utf8_lossy(&head));
-                let body = key_set(&provider.keys.lock().expect("no holder panics"));
-                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-                let _ = stream.write_all(answer.as_bytes()).await;
+            while let Ok((stream, _)) = listener.accept().await {
+                provider.answer(stream).await;
             }
         });
         format!("http://{address}/keys")
     }
+
+    /// The same with TLS, by the certificate and key in `dir`.
+    async fn serve_tls(&self, dir: &Path) -> String {
+        let certificate = CertificateDer::from_pem_file(dir.join("cert.pem")).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_file(dir.join("key.pem")).expect("its key");
+        let crypto = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(crypto).with_safe_default_protocol_versions().expect("TLS");
+        let config = config.with_no_client_auth().with_single_cert(vec![certificate], key).expect("a pair");
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let provider = self.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    provider.answer(stream).await;
+                }
+            }
+        });
+        format!("https://localhost:{port}/keys")
+    }
+
+    async fn answer(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let mut head = vec![0; 4096];
+        let read = stream.read(&mut head).await.unwrap_or_default();
+        assert!(head[..read].starts_with(b"GET /keys HTTP/1.1\r\n"), "{}", String::from_utf8_lossy(&head));
+        let body = key_set(&self.keys.lock().expect("no holder panics"));
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let _ = stream.write_all(answer.as_bytes()).await;
+        let _ = stream.shutdown().await;
+    }
+}
+
+/// A certificate for `localhost` that signs itself, and its key.
+fn certificate(dir: &Path) {
+    let made = std::process::Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout"])
+        .arg(dir.join("key.pem"))
+        .arg("-out")
+        .arg(dir.join("cert.pem"))
+        .output()
+        .expect("openssl runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+#[tokio::test]
+async fn a_key_set_s_server_must_have_a_certificate_that_is_trusted() {
+    let dir = tempfile::tempdir().expect("a directory");
+    certificate(dir.path());
+    let (provider, rsa) = (Provider::default(), Signer::rsa());
+    *provider.keys.lock().expect("no holder panics") = vec![rsa.jwk("r")];
+    let url = provider.serve_tls(dir.path()).await;
+    let token = rsa.token(Some("r"), &claims("ann", "read"));
+
+    let stranger = with_keys_from(&url).start().await;
+    with(&stranger, &token, "/functions").send().await.refused(401);
+    assert_eq!(provider.asked.load(Ordering::Relaxed), 0, "nothing is asked of a server that may be anybody");
+    assert!(stranger.log().contains("TLS with localhost"), "and the log says why");
+
+    let known = with_keys_from(&url).set("AUTH__JWT__JWKS_CA_FILE", dir.path().join("cert.pem").display());
+    let known = known.start().await;
+    with(&known, &token, "/functions").send().await.expect(200);
 }
 
 fn with_keys_from(url: &str) -> Builder {
