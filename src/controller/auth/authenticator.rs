@@ -108,7 +108,11 @@ impl Authenticator {
             .ok_or_else(|| unauthorized("send an API key as `x-api-key: KEY` or `Authorization: Bearer KEY`"))?;
         let (Sent::Key(text) | Sent::Token(text)) = sent;
         // What is longer than anything that is accepted is not hashed to its end; no credential that is has such a beginning.
-        let hash = hash(&text[..text.len().min(TOKEN_BYTES_MAX + 1)]);
+        let mut hash = hash(&text[..text.len().min(TOKEN_BYTES_MAX + 1)]);
+        if matches!(sent, Sent::Token(_)) {
+            // Apart from keys: what is good as a token is not good as a key.
+            hash.iter_mut().for_each(|byte| *byte = !*byte);
+        }
         if let Some(principal) = self.cached(&hash, now) {
             return Ok(principal);
         }
