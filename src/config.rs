@@ -2,6 +2,7 @@
 //!
 //! This file is the tree and its defaults. Units are in the names: `_ms`, `_s`, `_bytes`, `_mb`.
 
+mod access;
 mod hidden;
 pub mod load;
 mod validate;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::limits::Limits;
 
+pub use access::{Audit, Auth, Jwt, key_set_url, without_brackets};
 pub use hidden::Hidden;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +46,8 @@ pub struct Config {
     pub http: Http,
     pub tls: Tls,
     pub secrets: Secrets,
+    pub auth: Auth,
+    pub audit: Audit,
     pub rate_limit: RateLimit,
     pub sandbox: Sandbox,
     pub runtimes: Runtimes,
@@ -66,6 +70,8 @@ impl Default for Config {
             http: Http::default(),
             tls: Tls::default(),
             secrets: Secrets::default(),
+            auth: Auth::default(),
+            audit: Audit::default(),
             rate_limit: RateLimit::default(),
             sandbox: Sandbox::default(),
             runtimes: Runtimes::default(),
@@ -102,6 +108,8 @@ pub struct Http {
     pub inflight_max: usize,
     /// Bearer token that may read `/metrics` from elsewhere than loopback; empty: only a key may.
     pub metrics_token: String,
+    /// Addresses and networks (CIDR) of proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<String>,
 }
 
 impl Default for Http {
@@ -117,6 +125,7 @@ impl Default for Http {
             sync_wait_extra_ms: 20_000,
             inflight_max: 16_384,
             metrics_token: String::new(),
+            trusted_proxies: Vec::new(),
         }
     }
 }

@@ -1,6 +1,9 @@
 //! What the HTTP API promises, one file for each thing a user comes with. A real daemon answers, with real sandboxes.
 
 mod access;
+mod access_keys;
+mod addresses;
+mod audit;
 mod auth;
 mod bad_archives;
 mod bad_requests;
@@ -8,6 +11,7 @@ mod connections;
 mod headers;
 mod invocations;
 mod json;
+mod jwt;
 mod lifecycle;
 mod logs;
 mod metrics;

@@ -57,10 +57,13 @@ pub(super) fn cause(ending: &Ending, stop: Option<Stop>, reusable: Result<(), &'
         (Some(Stop::Cancelled(Why::Draining)), _) => Some("draining"),
         (Some(Stop::Cancelled(Why::LeaseLost)), _) => Some("lease_lost"),
         (None, Ending::Died(Exit { out_of_memory: true, .. })) => Some("out_of_memory"),
-        (None, Ending::Died(Exit { signal: Some(SIGSYS), .. })) => Some("forbidden_call"),
+        (None, Ending::Died(Exit { forbidden_call: Some(_), .. } | Exit { signal: Some(SIGSYS), .. })) => {
+            Some("forbidden_call")
+        }
         (None, Ending::Died(Exit { signal: Some(_), .. })) => Some("signal"),
         (None, Ending::Died(_)) => Some("exited"),
         (None, Ending::Violated(_)) => Some("protocol"),
+        (None, Ending::Spoiled(_)) => Some("spoiled"),
         (None, Ending::ResultTooLarge(_)) => Some("result_too_large"),
         (None, Ending::Returned(_) | Ending::Raised { .. }) => reusable.err(),
     }
