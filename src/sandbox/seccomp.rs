@@ -5,19 +5,20 @@
 //! nothing of the sandbox's memory, so nothing can be changed under its eyes. `clone3` fails with ENOSYS: its flags lie in memory that a
 //! filter can't see, and libc then takes `clone`.
 
+mod arguments;
 mod listener;
 mod profile;
 mod program;
+mod refused;
 
 use libc::sock_filter;
 
+use arguments::{CONDITIONAL, Conditional};
 pub use listener::{Counters, listen};
-use profile::{
-    ALLOWED, ALLOWED_HERE, Allowed, CONDITIONAL, Conditional, FIRST_PROCESS, FORBIDDEN, FORBIDDEN_HERE, Forbidden,
-    NEWEST, Named, REFUSED, REFUSED_HERE,
-};
+use profile::{ALLOWED, ALLOWED_HERE, Allowed, FIRST_PROCESS, NEWEST};
 pub use program::ARCHITECTURE;
 use program::{Rules, Verdict};
+use refused::{FORBIDDEN, FORBIDDEN_HERE, Forbidden, Named, REFUSED, REFUSED_HERE};
 
 /// x86-64's second interface has the same architecture and this bit in its numbers (`__X32_SYSCALL_BIT`).
 const X32: u32 = 1 << 30;

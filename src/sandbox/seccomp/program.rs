@@ -8,7 +8,7 @@
 
 use libc::sock_filter;
 
-use super::profile::Test;
+use super::arguments::Test;
 
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -234,6 +234,8 @@ mod tests {
     }
 
     proptest! {
+        // Each looks at two thousand numbers.
+        #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
         fn every_number_gets_what_its_last_rule_says(rules in prop::collection::vec(verdict(2000), 0..700)) {
             let mut all = Rules::new(Verdict::Kill, Verdict::Error(1));
