@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use faasd::config::Config;
 use faasd::domain::ids::Owner;
-use faasd::domain::job::{DeadLetter, Job};
+use faasd::domain::job::{Backlog, DeadLetter, Job};
 use faasd::ports::StoreError;
 
 use super::embedded::EmbeddedWorld;
