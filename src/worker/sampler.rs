@@ -48,7 +48,9 @@ impl Sandboxes {
         let mut sampler = Sampler::default();
         loop {
             tokio::time::sleep(every).await;
-            sampler.round(&self.handles(), &self.metrics).await;
+            // Looked at without the lock.
+            let handles: Vec<Arc<Handle>> = self.lock().handles.values().cloned().collect();
+            sampler.round(&handles, &self.metrics).await;
         }
     }
 }

@@ -89,7 +89,8 @@ impl Drop for Checkout {
 /// What the lock guards.
 pub(super) struct Core {
     pub pool: Pool,
-    handles: HashMap<SandboxId, Arc<Handle>>,
+    /// Of all that have started.
+    pub handles: HashMap<SandboxId, Arc<Handle>>,
     callers: HashMap<WaiterId, oneshot::Sender<Answer>>,
     next_waiter: u64,
     /// Used again by each event.
@@ -369,11 +370,6 @@ impl Sandboxes {
     /// Ends a sandbox that is not the pool's, in the background.
     pub fn end_other(&self, sandbox: Arc<dyn Sandbox>) {
         self.tasks.spawn(async move { sandbox.terminate(Duration::ZERO).await });
-    }
-
-    /// Of all that have started.
-    pub fn handles(&self) -> Vec<Arc<Handle>> {
-        self.lock().handles.values().cloned().collect()
     }
 
     pub fn retire(self: &Arc<Self>, version: VersionKey) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use faasd::config::Config;
 use faasd::domain::ids::Owner;
-use faasd::domain::job::{DeadLetter, Job};
+use faasd::domain::job::{Backlog, DeadLetter, Job};
 use faasd::ports::StoreError;
 
 use super::embedded::EmbeddedWorld;
@@ -47,7 +47,7 @@ async fn a_buried_job_is_a_letter_and_no_job<W: World>() {
     queue.bury(&lease.token, "it failed twice").await.unwrap();
     for _ in 0..2 {
         assert_eq!(world.queue().receive(1, usize::MAX, Duration::ZERO).await.unwrap(), []);
-        assert_eq!(world.queue().backlog().await.unwrap(), Default::default());
+        assert_eq!(world.queue().backlog().await.unwrap(), Backlog { dead: 1, ..Backlog::default() });
         let letter = world.dead_letters().get(job.invocation).await.unwrap().unwrap();
         assert_eq!((&letter.job, letter.attempts, letter.reason.as_str()), (&job, 2, "it failed twice"));
         assert!(letter.died_at >= died_at && letter.died_at <= world.now());
