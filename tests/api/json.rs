@@ -35,7 +35,8 @@ async fn depth_is_bounded_where_it_is_read_and_passed_on_where_it_is_not() {
     send(&daemon, "/keys", format!(r#"{{"name":"k","scopes":{}}}"#, deep(100_000))).await.refused(413);
     // The input is the function's business: it is passed on as it is, at any depth.
     let input = format!(r#"{{"name":"echo","inputData":{}}}"#, deep(500));
-    assert_eq!(send(&daemon, "/run", input).await.expect(200)["status"], "SUCCESS");
+    let answer = send(&daemon, "/run", input).await;
+    assert!(answer.status == 200 && answer.text().contains(r#""status":"SUCCESS""#), "{}", answer.text());
     // Not closed, it is no JSON.
     let body = format!(r#"{{"name":"echo","inputData":{}"#, "[".repeat(1 << 20));
     send(&daemon, "/run", body).await.refused(400);
