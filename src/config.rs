@@ -146,12 +146,7 @@ pub struct Tls {
 
 impl Default for Tls {
     fn default() -> Self {
-        Self {
-            certificate: String::new(),
-            key: String::new(),
-            handshake_timeout_ms: 10_000,
-            handshakes_max: 1024,
-        }
+        Self { certificate: String::new(), key: String::new(), handshake_timeout_ms: 10_000, handshakes_max: 1024 }
     }
 }
 

@@ -35,7 +35,9 @@ const FILE: &str = "secrets.key";
 pub enum OpenError {
     #[error("can't {step} {path}: {cause}", path = .path.display())]
     Io { step: &'static str, path: PathBuf, cause: std::io::Error },
-    #[error("{place} has no usable key: {what}; a key is 32 bytes as 64 hex digits, as `openssl rand -hex 32` prints them")]
+    #[error(
+        "{place} has no usable key: {what}; a key is 32 bytes as 64 hex digits, as `openssl rand -hex 32` prints them"
+    )]
     Keys { place: String, what: String },
 }
 

@@ -2,12 +2,16 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// Makes the directory, or makes sure that nobody but its owner enters it.
 pub(super) fn private_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    let owner = fs::metadata(path)?.uid();
+    if owner != nix::unistd::geteuid().as_raw() {
+        tracing::warn!(path = %path.display(), owner, "this directory is another user's, who can read and change what is in it: chown it");
+    }
     fs::set_permissions(path, Permissions::from_mode(0o700))
 }
 

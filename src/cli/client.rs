@@ -319,7 +319,13 @@ mod tests {
 
     #[test]
     fn refusals_have_exit_codes_by_what_can_be_done() {
-        let flags = ClientFlags { url: "http://x".into(), api_key: Some("k".into()), data_dir: None, ca_file: None, json: false };
+        let flags = ClientFlags {
+            url: "http://x".into(),
+            api_key: Some("k".into()),
+            data_dir: None,
+            ca_file: None,
+            json: false,
+        };
         let client = Client::new(&flags).unwrap();
         let code = |status: u16| client.refusal(StatusCode::from_u16(status).unwrap(), b"{}").code();
         assert_eq!([400, 413, 422].map(code), [2; 3]);

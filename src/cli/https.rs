@@ -58,7 +58,12 @@ pub fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, Failure> {
 ///
 /// # Errors
 /// A sentence that says what to do.
-pub async fn secure(connector: &TlsConnector, host: &str, stream: TcpStream, url: &str) -> Result<Box<dyn Io>, Failure> {
+pub async fn secure(
+    connector: &TlsConnector,
+    host: &str,
+    stream: TcpStream,
+    url: &str,
+) -> Result<Box<dyn Io>, Failure> {
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| Failure::Usage(format!("{url}: a certificate can't be for the host {host}")))?;
     match connector.connect(name, stream).await {
@@ -72,7 +77,8 @@ fn explain(error: &io::Error) -> String {
         return format!("the TLS handshake broke off ({error}): is it a daemon with a certificate?");
     };
     match cause {
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+        // One of the same name, with another key, shows as a bad signature.
+        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             "its certificate is from an authority that is not trusted here: name the authority's certificate with --ca-file or FAASD_CA_FILE".to_owned()
         }
         Error::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }) => {

@@ -22,7 +22,8 @@ pub fn check<B>(request: &Request<B>) -> Result<(), ApiError> {
         return Err(ApiError::invalid("a request must have one Host header"));
     }
     if let Some(coding) = headers.get(TRANSFER_ENCODING)
-        && (!coding.as_bytes().eq_ignore_ascii_case(b"chunked") || headers.get_all(TRANSFER_ENCODING).iter().count() > 1)
+        && (!coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+            || headers.get_all(TRANSFER_ENCODING).iter().count() > 1)
     {
         return Err(ApiError::invalid("Transfer-Encoding must be chunked, once, or be left out"));
     }

@@ -90,7 +90,9 @@ mod tests {
         assert_eq!(env["TOKEN"], "s3cret");
         let shown = format!("{env:?} {env:#?}");
         assert!(shown.contains("TOKEN") && !shown.contains("s3cret"), "{shown}");
-        for wrong in [r#""s3cret""#, r#"["s3cret"]"#, "5318", r#"{"TOKEN": 5318}"#, r#"{"TOKEN": {"s3cret": "s3cret"}}"#] {
+        for wrong in
+            [r#""s3cret""#, r#"["s3cret"]"#, "5318", r#"{"TOKEN": 5318}"#, r#"{"TOKEN": {"s3cret": "s3cret"}}"#]
+        {
             let error = serde_json::from_str::<Env>(wrong).unwrap_err().to_string();
             assert!(!error.contains("s3cret") && !error.contains("5318"), "{error}");
         }

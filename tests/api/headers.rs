@@ -37,7 +37,9 @@ async fn every_answer_is_protected() {
     let record = daemon.run("page", &json!({})).send().await;
     protected(&record, "POST /run");
     let id = record.expect(200)["requestId"].as_str().expect("an id").to_owned();
-    for path in ["/", "/health", "/ready", "/metrics", "/functions", "/functions/page", "/logs", "/workers", "/nowhere", "/run"] {
+    for path in
+        ["/", "/health", "/ready", "/metrics", "/functions", "/functions/page", "/logs", "/workers", "/nowhere", "/run"]
+    {
         protected(&daemon.get(path).send().await, path);
     }
     protected(&daemon.without_key().get("/functions").send().await, "401");
@@ -91,7 +93,9 @@ async fn a_configured_origin_is_let_in_and_no_other() {
     let refused = daemon.without_key().get("/functions").header("origin", ORIGIN).send().await;
     assert_eq!((refused.status, refused.header("access-control-allow-origin")), (401, Some(ORIGIN)));
 
-    for origin in ["https://evil.example", "https://app.example.org.evil.example", "http://app.example.org", "null", "*"] {
+    for origin in
+        ["https://evil.example", "https://app.example.org.evil.example", "http://app.example.org", "null", "*"]
+    {
         let preflight = ask(origin).send().await;
         assert!(preflight.status >= 400 && preflight.header("access-control-allow-origin").is_none(), "{origin}");
         let call = daemon.get("/functions").header("origin", origin).send().await;

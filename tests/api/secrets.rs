@@ -53,7 +53,8 @@ async fn a_value_is_in_no_file_no_answer_no_log_and_no_process_list() {
     let whole = json!({ "env": SECRET });
     let refused = daemon.request(Method::PATCH, "/functions/reader").json(&whole).send().await;
     assert!(refused.status == 400 && !refused.text().contains(SECRET), "{}", refused.text());
-    for path in ["/functions", "/functions/reader", "/functions/reader/versions", "/logs", "/metrics", "/system/status"] {
+    for path in ["/functions", "/functions/reader", "/functions/reader/versions", "/logs", "/metrics", "/system/status"]
+    {
         assert!(!daemon.get(path).send().await.text().contains(SECRET), "{path}");
     }
     assert_eq!(with_text(&daemon.data_dir(), SECRET), Vec::<PathBuf>::new());

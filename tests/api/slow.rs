@@ -147,6 +147,7 @@ async fn one_address_has_its_share_of_the_connections() {
     drop(idle);
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(daemon.get("/health").send().await.status, 200);
-    let counted = daemon.metrics().await.sum("faasd_controller_rejected_total", &["reason=\"connections_per_address\""]);
+    let counted =
+        daemon.metrics().await.sum("faasd_controller_rejected_total", &["reason=\"connections_per_address\""]);
     assert!(counted >= 20.0, "{counted} counted");
 }

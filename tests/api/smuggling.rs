@@ -141,8 +141,10 @@ async fn first_lines_and_hosts_that_are_none_are_refused() {
 #[tokio::test]
 async fn heads_beyond_their_bounds_are_refused() {
     let daemon = daemon().await;
-    let header = |bytes| format!("GET /health HTTP/1.1\r\nhost: x\r\nx: {}\r\nconnection: close\r\n\r\n", "y".repeat(bytes));
-    let many = |count| format!("GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{}\r\n", "a: b\r\n".repeat(count));
+    let header =
+        |bytes| format!("GET /health HTTP/1.1\r\nhost: x\r\nx: {}\r\nconnection: close\r\n\r\n", "y".repeat(bytes));
+    let many =
+        |count| format!("GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{}\r\n", "a: b\r\n".repeat(count));
     let path = |bytes| format!("GET /{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "p".repeat(bytes));
     for (request, statuses) in [
         (header(30 << 10), &["200"][..]),
@@ -224,12 +226,16 @@ async fn pipelined_requests_are_answered_each_and_in_order() {
     let call = |n: u32, more: &str| {
         let body = format!(r#"{{"name":"echo","inputData":"call-{n}"}}"#);
         let length = body.len();
-        format!("POST /run HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\n{more}content-length: {length}\r\n\r\n{body}", daemon.key())
+        format!(
+            "POST /run HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\n{more}content-length: {length}\r\n\r\n{body}",
+            daemon.key()
+        )
     };
     let all = call(1, "") + &call(2, "") + &call(3, "connection: close\r\n") + &hidden(&daemon);
     let answer = daemon.exchange(all.as_bytes(), Duration::from_secs(30)).await;
     assert_eq!(answers(&answer), 3, "{answer}");
-    let at = |n: u32| answer.find(&format!("\"result\":\"call-{n}\"")).unwrap_or_else(|| panic!("no call {n}: {answer}"));
+    let at =
+        |n: u32| answer.find(&format!("\"result\":\"call-{n}\"")).unwrap_or_else(|| panic!("no call {n}: {answer}"));
     assert!(at(1) < at(2) && at(2) < at(3), "{answer}");
     still_serves(&daemon, "pipelining").await;
 }
@@ -238,7 +244,9 @@ async fn pipelined_requests_are_answered_each_and_in_order() {
 async fn whoever_asks_before_sending_is_told_first() {
     let daemon = daemon().await;
     let ask = |key: &str, length: usize| {
-        format!("POST /run HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\nexpect: 100-continue\r\ncontent-length: {length}\r\n\r\n")
+        format!(
+            "POST /run HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\nexpect: 100-continue\r\ncontent-length: {length}\r\n\r\n"
+        )
     };
     for (request, status) in [(ask("wrong", 100), "401"), (ask(daemon.key(), 50 << 20), "413")] {
         let answer = daemon.exchange(request.as_bytes(), PATIENCE).await;

@@ -70,11 +70,7 @@ pub(super) fn bring_up_to_date(connection: &mut Connection, vault: &dyn Vault) -
 type Sealed = Vec<(VersionKey, Vec<u8>)>;
 
 /// Of the next rows after `after`, those to be written, sealed anew. `None` behind the last.
-fn stale(
-    connection: &Connection,
-    vault: &dyn Vault,
-    after: &mut (Vec<u8>, u32),
-) -> Result<Option<Sealed>, OpenError> {
+fn stale(connection: &Connection, vault: &dyn Vault, after: &mut (Vec<u8>, u32)) -> Result<Option<Sealed>, OpenError> {
     let mut statement = connection.prepare_cached(
         "SELECT function, number, env FROM versions WHERE (function, number) > (?1, ?2)
          ORDER BY function, number LIMIT ?3",

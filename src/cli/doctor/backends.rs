@@ -53,7 +53,11 @@ pub(super) async fn daemon(flags: &ClientFlags) -> Result<Check, Failure> {
     let answer = match client.send(Call::new("GET", "/ready")).await {
         Ok(answer) => answer,
         Err(failure) => {
-            return Ok(Check::weak("daemon", failure.to_string(), "start one with `faasd` or `make run`, or set FAASD_URL"));
+            return Ok(Check::weak(
+                "daemon",
+                failure.to_string(),
+                "start one with `faasd` or `make run`, or set FAASD_URL",
+            ));
         }
     };
     let (status, body) = client.collect(answer, SHORT).await?;

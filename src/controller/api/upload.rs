@@ -182,14 +182,11 @@ fn number(field: &str, text: &str) -> Result<u64, ApiError> {
     text.trim().parse().map_err(|_| wrong())
 }
 
-/// The parser's words would show a value, which may be a secret.
+/// What is wrong is said without showing a value, which may be a secret: see [`Env`].
 fn env(text: &str) -> Result<Env, ApiError> {
     if text.trim().is_empty() {
         return Ok(Env::default());
     }
-    serde_json::from_str(text).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
-        let sentence = format!("envVars must be a JSON object of texts; it is not at line {line} column {column}");
-        ApiError::invalid(sentence)
-    })
+    serde_json::from_str(text)
+        .map_err(|error| ApiError::invalid(format!("envVars must be a JSON object of texts: {error}")))
 }

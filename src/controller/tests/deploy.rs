@@ -51,7 +51,9 @@ async fn a_bad_upload_says_what_is_wrong() {
     assert!(wrong("memoryMb", "63").await.contains("from 64 to 10240, not 63"));
     assert!(wrong("timeoutMs", "soon").await.contains("\"soon\""));
     assert!(wrong("runtime", "ruby").await.contains("\"ruby\""));
-    assert!(wrong("envVars", r#"{"A": 5}"#).await.contains("line 1 column"));
+    let refusal = wrong("envVars", r#"{"A": 5318}"#).await;
+    assert!(refusal.contains("value of A") && !refusal.contains("5318"), "{refusal}");
+    assert!(wrong("envVars", r#"{"A": }"#).await.contains("line 1 column"));
     assert!(wrong("envVars", r#"{"JOB_ID": "5"}"#).await.contains("JOB_ID"));
     assert!(wrong("colour", "red").await.contains("\"colour\""));
     assert!(wrong("name", "a b").await.contains("\"a b\""));

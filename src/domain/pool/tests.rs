@@ -1,6 +1,5 @@
 //! Each rule of the pool by itself. `model` drives them all together.
 
-
 use uuid::Uuid;
 
 use super::*;
