@@ -9,7 +9,7 @@ use crate::support::daemon::{Builder, Daemon};
 use crate::support::platform::{ECHO, inline};
 
 /// A function that has answered in its runtime's stead holds up its own next call as long as it goes on; here it is over by then.
-const SELF_ANSWERED: Duration = Duration::from_millis(600);
+const SELF_ANSWERED: Duration = Duration::from_millis(1000);
 
 /// Does with the Python runtime's socket as it is told.
 const LIAR: &str = r#"
@@ -103,7 +103,8 @@ def handler(event, context):
 "#;
 
 async fn liars() -> Daemon {
-    let builder: Builder = Daemon::with("SANDBOX__GRACE_MS", 100);
+    // Not frozen in between: what goes on after an answer would only go on in the next call.
+    let builder: Builder = Daemon::with("SANDBOX__GRACE_MS", 100).set("POOL__FREEZE_AFTER_MS", 60_000);
     let daemon = builder.start().await;
     daemon.deploy_python_with("liar", LIAR, json!({ "timeoutMs": 1500 })).await;
     daemon.deploy_python("neighbour", ECHO).await;
@@ -243,7 +244,7 @@ async fn a_sandbox_spoiled_between_calls_is_not_given_to_the_next() {
         let record = told(&daemon, how).await;
         assert_eq!(record["status"], "SUCCESS", "{how}: {record}");
         let before = daemon.metrics().await.sum("faasd_worker_moved_calls_total", &[]);
-        tokio::time::sleep(Duration::from_millis(600)).await;
+        tokio::time::sleep(SELF_ANSWERED).await;
         assert_nobody_is_disturbed(&daemon, how).await;
         let moved = daemon.metrics().await.sum("faasd_worker_moved_calls_total", &[]) - before;
         // A runtime that can't hear ends by itself, and may be gone before it is found.
@@ -263,6 +264,7 @@ async fn passed_descriptors_never_arrive() {
     for _ in 0..5 {
         let record = told(&daemon, "descriptors").await;
         assert_eq!((&record["status"], &record["result"]), (&json!("SUCCESS"), &json!("passed")), "{record}");
+        tokio::time::sleep(SELF_ANSWERED).await;
         assert_nobody_is_disturbed(&daemon, "descriptors").await;
     }
     let after = descriptors(&daemon);

@@ -37,7 +37,8 @@ impl Printed {
                 first.map(|byte| matches!(byte, b'{' | b'[' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n'));
         }
         let long = self.text.len() > VALUE_BYTES_MAX;
-        if self.may_be_json == Some(true) && !long {
+        // Blank so far is held back as well: it may come before a document.
+        if self.may_be_json != Some(false) && !long {
             return Ok(());
         }
         if long {
