@@ -60,6 +60,8 @@ pub enum Command {
     DeadLetters(resources::DeadLetters),
     /// API keys
     Keys(resources::Keys),
+    /// Who changed what, newest first
+    Audit(resources::Audit),
     /// What this machine offers, what it lacks, and how to mend that
     Doctor(doctor::Arguments),
     /// Show or check the configuration
@@ -89,6 +91,7 @@ async fn speak(command: Command, environment: Environment) -> Result<(), Failure
         Command::Workers(arguments) => resources::workers(arguments).await,
         Command::DeadLetters(arguments) => resources::dead_letters(arguments).await,
         Command::Keys(arguments) => resources::keys(arguments).await,
+        Command::Audit(arguments) => resources::audit(arguments).await,
         Command::Doctor(arguments) => doctor::run(arguments, environment).await,
         Command::Config(command) => configuration::run(command, environment),
     }

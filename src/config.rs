@@ -2,6 +2,7 @@
 //!
 //! This file is the tree and its defaults. Units are in the names: `_ms`, `_s`, `_bytes`, `_mb`.
 
+mod access;
 pub mod load;
 mod validate;
 
@@ -11,6 +12,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::limits::Limits;
+
+pub use access::{Audit, Auth, Jwt, key_set_url, without_brackets};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -39,6 +42,8 @@ pub struct Config {
     pub isolation: Isolation,
     pub limits: Limits,
     pub http: Http,
+    pub auth: Auth,
+    pub audit: Audit,
     pub rate_limit: RateLimit,
     pub sandbox: Sandbox,
     pub runtimes: Runtimes,
@@ -58,6 +63,8 @@ impl Default for Config {
             isolation: Isolation::Strict,
             limits: Limits::default(),
             http: Http::default(),
+            auth: Auth::default(),
+            audit: Audit::default(),
             rate_limit: RateLimit::default(),
             sandbox: Sandbox::default(),
             runtimes: Runtimes::default(),
@@ -85,6 +92,8 @@ pub struct Http {
     pub inflight_max: usize,
     /// Bearer token that may read `/metrics` from elsewhere than loopback; empty: only a key may.
     pub metrics_token: String,
+    /// Addresses and networks (CIDR) of proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<String>,
 }
 
 impl Default for Http {
@@ -96,6 +105,7 @@ impl Default for Http {
             sync_wait_extra_ms: 20_000,
             inflight_max: 16_384,
             metrics_token: String::new(),
+            trusted_proxies: Vec::new(),
         }
     }
 }

@@ -9,6 +9,7 @@
 
 pub mod accept;
 pub mod api;
+pub mod audit;
 pub mod auth;
 pub mod body;
 pub mod deploy;
@@ -43,6 +44,7 @@ use crate::config::Config;
 use crate::domain::ids::{InvocationId, WorkerId};
 use crate::domain::time::Timestamp;
 use crate::ports::artifacts::ArtifactStore;
+use crate::ports::audit::AuditLog;
 use crate::ports::bus::{Bus, News, Subscription};
 use crate::ports::clock::Clock;
 use crate::ports::executor::{Builder, Executor, LogSinks};
@@ -52,7 +54,8 @@ use crate::ports::queue::{DeadLetters, JobQueue};
 use crate::ports::registry::Registry;
 use crate::ports::sandbox::LogSink;
 
-use self::auth::Keys;
+use self::audit::Audit;
+use self::auth::{Authenticator, Tokens};
 use self::error::{ApiError, Code};
 use self::feeds::Feeds;
 use self::fleet::Fleet;
@@ -76,6 +79,9 @@ pub struct ControllerPorts {
     pub dead_letters: Arc<dyn DeadLetters>,
     pub artifacts: Arc<dyn ArtifactStore>,
     pub keys: Arc<dyn KeyStore>,
+    /// `None`: no tokens, only keys.
+    pub tokens: Option<Tokens>,
+    pub audit: Arc<dyn AuditLog>,
     pub bus: Arc<dyn Bus>,
     pub clock: Arc<dyn Clock>,
     pub executor: Arc<dyn Executor>,
@@ -86,7 +92,8 @@ pub struct ControllerPorts {
 pub struct Controller {
     config: Arc<Config>,
     functions: Functions,
-    keys: Keys,
+    keys: Authenticator,
+    audit: Audit,
     invocations: Arc<dyn InvocationStore>,
     queue: Arc<dyn JobQueue>,
     dead_letters: Arc<dyn DeadLetters>,
@@ -116,9 +123,17 @@ impl Controller {
     /// Starts listening to the bus: call it inside a runtime. The listener ends with the controller.
     pub fn new(ports: ControllerPorts, config: Arc<Config>, prometheus: prometheus::Registry) -> Arc<Self> {
         let subscription = ports.bus.subscribe();
+        let metrics = Metrics::new(&prometheus);
+        let throttled = metrics.auth_throttled.clone();
         let controller = Arc::new(Self {
             functions: Functions::new(ports.registry),
-            keys: Keys::new(ports.keys),
+            keys: Authenticator::new(ports.keys, ports.tokens, &config, ports.clock.clone(), throttled),
+            audit: Audit::new(
+                ports.audit,
+                config.audit.refusals_max,
+                metrics.audit_entries.clone(),
+                metrics.audit_failures.clone(),
+            ),
             invocations: ports.invocations,
             queue: ports.queue,
             dead_letters: ports.dead_letters,
@@ -134,7 +149,7 @@ impl Controller {
             calls: Arc::default(),
             steps: Arc::default(),
             uploads: Arc::new(Semaphore::new(UPLOADS_AT_ONCE)),
-            metrics: Metrics::new(&prometheus),
+            metrics,
             prometheus,
             started: ports.clock.monotonic(),
             clock: ports.clock,

@@ -4,6 +4,7 @@
 //! runtime). Decisions are functions of their arguments, so each can be tested by itself; `tests/house/rooms.rs` reads this
 //! folder for forbidden names.
 
+pub mod audit;
 pub mod function;
 pub mod ids;
 pub mod invocation;
@@ -14,5 +15,6 @@ pub mod outcome;
 pub mod page;
 pub mod policy;
 pub mod pool;
+pub mod principal;
 pub mod rate;
 pub mod time;

@@ -16,12 +16,17 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::adapters::audit_file::AuditFile;
 use crate::adapters::embedded::{Embedded, OpenError};
+use crate::adapters::key_set_file::KeySetFile;
+use crate::adapters::key_set_web::KeySetWeb;
 use crate::adapters::system_clock::SystemClock;
-use crate::config::{Config, Role};
+use crate::config::{Config, Jwt, Role};
+use crate::controller::auth::Tokens;
 use crate::controller::{self, Controller, ControllerPorts};
 use crate::ports::clock::Clock;
 use crate::ports::executor::LogSinks;
+use crate::ports::key_set::{KeySetError, KeySetSource};
 use crate::ports::sandbox::SandboxError;
 use crate::sandbox::LinuxSandboxes;
 use crate::worker::{Identity, Machine, Metrics, Worker, WorkerPorts};
@@ -150,6 +155,8 @@ impl Node {
             Arc::new(Metrics::new(&registry)),
         )
         .map_err(step("open the code cache"))?;
+        let tokens = tokens(&config.auth.jwt, clock.monotonic()).await?;
+        let audit = AuditFile::open(&config.data_dir, config.audit.clone()).map_err(step("open the audit log"))?;
         let controller = Controller::new(
             ControllerPorts {
                 registry: store.registry.clone(),
@@ -158,6 +165,8 @@ impl Node {
                 dead_letters: store.dead_letters.clone(),
                 artifacts: store.artifacts.clone(),
                 keys: store.keys.clone(),
+                tokens,
+                audit: Arc::new(audit),
                 bus: store.bus.clone(),
                 clock: clock.clone(),
                 executor: worker.clone(),
@@ -173,6 +182,7 @@ impl Node {
         let new_key = controller::auth::ensure_admin_key(store.keys.as_ref(), &config.data_dir, clock.now())
             .await
             .map_err(step("make the admin key"))?;
+        controller.audit_start(&config, new_key.is_some()).await.map_err(step("begin the audit log"))?;
         std::fs::write(config.data_dir.join("address"), address.to_string()).map_err(step("write the address file"))?;
         Ok(Self { config, store, sandboxes, worker, controller, listener, new_key })
     }
@@ -182,13 +192,14 @@ impl Node {
         self.greet();
         let Self { config, store, sandboxes, worker, controller, listener, .. } = self;
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let serving = tokio::spawn(controller::serve(listener, controller, async {
+        let serving = tokio::spawn(controller::serve(listener, controller.clone(), async {
             // Either way it is time to stop.
             let _ = stopped.await;
         }));
         let name = signals.next().await;
         tracing::info!(signal = name, drain_ms = config.shutdown.drain_ms, "stopping: running calls may finish");
         let down = async {
+            controller.audit_drain(name).await;
             // Nobody listens only if the server has ended already.
             let _ = stop.send(());
             let within = Duration::from_millis(config.shutdown.drain_ms);
@@ -240,6 +251,28 @@ impl Node {
             );
         }
     }
+}
+
+/// What checks tokens, where they are accepted. A key set that can't be had now is no reason not to start.
+async fn tokens(config: &Jwt, now: Duration) -> Result<Option<Tokens>, StartError> {
+    let source = if config.enabled { key_set(config).map_err(step("set up auth.jwt.jwks_url"))? } else { None };
+    let tokens = Tokens::new(config, source).map_err(step("set up auth.jwt"))?;
+    if let Some(tokens) = &tokens
+        && let Err(error) = tokens.prepare(now).await
+    {
+        tracing::warn!(%error, "the key set for tokens can't be had yet; it is asked for again when a token comes");
+    }
+    Ok(tokens)
+}
+
+fn key_set(config: &Jwt) -> Result<Option<Arc<dyn KeySetSource>>, KeySetError> {
+    if !config.jwks_file.as_os_str().is_empty() {
+        return Ok(Some(Arc::new(KeySetFile::new(config.jwks_file.clone()))));
+    }
+    if config.jwks_url.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Arc::new(KeySetWeb::new(&config.jwks_url, &config.jwks_ca_file)?)))
 }
 
 async fn bind(config: &Config) -> Result<TcpListener, StartError> {

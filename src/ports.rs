@@ -4,10 +4,12 @@
 //! in `tests/contract/`.
 
 pub mod artifacts;
+pub mod audit;
 pub mod bus;
 pub mod clock;
 pub mod executor;
 pub mod invocations;
+pub mod key_set;
 pub mod keys;
 pub mod queue;
 pub mod registry;

@@ -1,4 +1,6 @@
-//! Commands that list, show and change what a daemon keeps: functions, workers, keys, dead letters.
+//! Commands that list, show and change what a daemon keeps: functions, workers, keys, dead letters, and the log of changes.
+
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -50,19 +52,38 @@ pub struct Keys {
 enum KeysCommand {
     /// Make a key; its secret is shown this once
     Create {
-        /// What it is for
-        name: String,
+        /// What it is for; with --function it may be left out
+        #[arg(required_unless_present = "function")]
+        name: Option<String>,
         /// Whose functions it sees; without it, yours
         #[arg(long)]
         owner: Option<String>,
-        /// What it may do: admin, deploy, invoke, read; may be repeated or separated by commas
-        #[arg(long = "scope", value_delimiter = ',', default_value = "invoke,read", value_parser = ["admin", "deploy", "invoke", "read"])]
+        /// What it may do: admin, deploy, invoke, read; may be repeated or separated by commas [default: invoke,read]
+        #[arg(long = "scope", value_delimiter = ',', conflicts_with = "function", value_parser = ["admin", "deploy", "invoke", "read"])]
         scopes: Vec<String>,
+        /// An access key: may run this one function, by name or id, and follow what it ran
+        #[arg(long)]
+        function: Option<String>,
+        /// It ends after this: 30d, 12h
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        expires_in: Option<Duration>,
+        /// A sentence for those who list keys
+        #[arg(long)]
+        description: Option<String>,
     },
-    /// All keys, without their secrets
+    /// The keys you may manage, without their secrets
     List,
     /// End a key at once
     Revoke { id: String },
+}
+
+#[derive(Debug, Args)]
+pub struct Audit {
+    /// So many of the newest entries
+    #[arg(long, default_value_t = 100)]
+    limit: usize,
+    #[command(flatten)]
+    pub client: ClientFlags,
 }
 
 #[derive(Debug, Args)]
@@ -125,17 +146,27 @@ pub async fn workers(arguments: Workers) -> Result<(), Failure> {
 /// What the daemon refuses.
 pub async fn keys(arguments: Keys) -> Result<(), Failure> {
     const COLUMNS: Columns = Columns {
-        headings: &["ID", "NAME", "OWNER", "SCOPES", "CREATED"],
-        fields: &["id", "name", "owner", "scopes", "createdAt"],
+        headings: &["ID", "NAME", "OWNER", "SCOPES", "FUNCTION", "CREATED", "EXPIRES", "LAST USED"],
+        fields: &["id", "name", "owner", "scopes", "functionId", "createdAt", "expiresAt", "lastUsedAt"],
     };
     let client = Client::new(&arguments.client)?;
     let json = arguments.client.json;
     match arguments.command {
         KeysCommand::List => list(&client, "/keys", &COLUMNS, json).await,
-        KeysCommand::Create { name, owner, scopes } => {
-            let mut body = json!({ "name": name, "scopes": scopes });
-            if let Some(owner) = owner {
-                body["owner"] = Value::String(owner);
+        KeysCommand::Create { name, owner, scopes, function, expires_in, description } => {
+            let mut body = match &function {
+                Some(function) => {
+                    let name = name.unwrap_or_else(|| format!("access to {function}"));
+                    json!({ "name": name, "functionId": function })
+                }
+                None if scopes.is_empty() => json!({ "name": name, "scopes": ["invoke", "read"] }),
+                None => json!({ "name": name, "scopes": scopes }),
+            };
+            let ends = expires_in.map(|time| humantime::format_rfc3339_millis(now() + time).to_string());
+            for (field, value) in [("owner", owner), ("expiresAt", ends), ("description", description)] {
+                if let Some(value) = value {
+                    body[field] = Value::String(value);
+                }
             }
             let key = client.fetch(Call::json("POST", "/keys", body.to_string())).await?;
             if json {
@@ -176,6 +207,35 @@ pub async fn dead_letters(arguments: DeadLetters) -> Result<(), Failure> {
     }
 }
 
+/// # Errors
+/// What the daemon refuses.
+pub async fn audit(arguments: Audit) -> Result<(), Failure> {
+    const COLUMNS: Columns = Columns {
+        headings: &["SEQ", "AT", "ACTION", "OUTCOME", "OWNER", "KEY", "SUBJECT", "ADDRESS", "NAME", "OBJECT", "CODE"],
+        fields: &[
+            "seq",
+            "at",
+            "action",
+            "outcome",
+            "owner",
+            "keyName",
+            "subject",
+            "address",
+            "objectName",
+            "objectId",
+            "code",
+        ],
+    };
+    let client = Client::new(&arguments.client)?;
+    list_up_to(&client, "/audit", &COLUMNS, arguments.client.json, arguments.limit).await
+}
+
+/// The end of a key is told as a time of day, which the client's clock makes of a duration.
+#[allow(clippy::disallowed_methods, reason = "a client command has no node whose clock it could ask")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
 struct Columns {
     headings: &'static [&'static str],
     fields: &'static [&'static str],
@@ -183,21 +243,27 @@ struct Columns {
 
 /// Every page of a listing, as a table or as one JSON array.
 async fn list(client: &Client, path: &str, columns: &Columns, json: bool) -> Result<(), Failure> {
+    list_up_to(client, path, columns, json, ITEMS_MAX).await
+}
+
+async fn list_up_to(client: &Client, path: &str, columns: &Columns, json: bool, most: usize) -> Result<(), Failure> {
     let mut items: Vec<Value> = Vec::new();
     let mut cursor: Option<String> = None;
     loop {
         let from = cursor.map(|cursor| format!("&cursor={}", escape(&cursor))).unwrap_or_default();
-        let mut answer = client.fetch(Call::new("GET", format!("{path}?limit={PAGE}{from}"))).await?;
+        let mut answer =
+            client.fetch(Call::new("GET", format!("{path}?limit={}{from}", PAGE.min(most.max(1))))).await?;
         // Short listings may come as a bare array.
         let page = if answer.is_array() { answer.take() } else { answer["items"].take() };
         if let Value::Array(page) = page {
             items.extend(page);
         }
         cursor = answer["nextCursor"].as_str().map(ToOwned::to_owned);
-        if cursor.is_none() || items.len() >= ITEMS_MAX {
+        if cursor.is_none() || items.len() >= most {
             break;
         }
     }
+    items.truncate(most);
     if json {
         println!("{}", pretty(&Value::Array(items)));
     } else {

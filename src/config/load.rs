@@ -26,7 +26,7 @@ pub const ENV_FILE: &str = "FAASD_CONFIG";
 /// A configuration file is read whole; one larger than this is a mistake.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Keys whose values are never shown.
-const SECRETS: [&str; 1] = ["http.metrics_token"];
+const SECRETS: [&str; 2] = ["http.metrics_token", "auth.jwt.secret"];
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -272,6 +272,17 @@ pub fn render(config: &Config) -> String {
         }
     }
     table.to_string()
+}
+
+/// The keys that are not at their default, each with its value; secrets hidden.
+pub fn changed(config: &Config) -> BTreeMap<String, String> {
+    let defaults = defaults();
+    let differs = |(key, value): &(String, Value)| defaults.get(key) != Some(value);
+    let shown = |(key, value): (String, Value)| {
+        let text = if SECRETS.contains(&key.as_str()) { "***".to_owned() } else { value.to_string() };
+        (key, text)
+    };
+    flatten(config).into_iter().filter(differs).map(shown).collect()
 }
 
 /// Every key with its default, by dotted name.

@@ -1,5 +1,11 @@
 //! The rules that a configuration keeps beyond its types. All broken ones are told, each under the key to change.
 
+use std::path::Path;
+
+use ipnet::IpNet;
+
+use crate::domain::key::Scope;
+
 use super::Config;
 
 /// Sandboxes have uids and gids of their own from here up, clear of the host's users.
@@ -12,6 +18,10 @@ const VISIBILITY_S_MAX: u64 = 12 * 3600;
 const DAY_MS: u64 = 24 * 3600 * 1000;
 /// A token that is easy to guess is as good as none.
 const TOKEN_LENGTH_MIN: usize = 16;
+/// HMAC-SHA-256 is as strong as its key: RFC 7518 asks for 256 bits.
+const JWT_SECRET_BYTES_MIN: usize = 32;
+/// More tolerance than this would keep expired tokens alive.
+const CLOCK_SKEW_S_MAX: u64 = 600;
 /// Smaller than any interpreter needs to start.
 const MEMORY_MB_FLOOR: u32 = 16;
 /// Fewer than an interpreter, its threads and one child.
@@ -25,6 +35,8 @@ pub fn validate(config: &Config) -> Vec<(&'static str, String)> {
     rules.top(config);
     rules.limits(config);
     rules.http(config);
+    rules.auth(config);
+    rules.jwt(config);
     rules.sandbox(config);
     rules.pool(config);
     rules.queue_and_retention(config);
@@ -108,6 +120,73 @@ impl Rules {
         );
         self.at_least("rate_limit.rate", config.rate_limit.rate.into(), 1);
         self.at_least("rate_limit.burst", config.rate_limit.burst.into(), 1);
+    }
+
+    fn auth(&mut self, config: &Config) {
+        for network in &config.http.trusted_proxies {
+            let kept = network.parse::<IpNet>().is_ok() || network.parse::<std::net::IpAddr>().is_ok();
+            self.require(
+                "http.trusted_proxies",
+                kept,
+                format!("must be addresses or networks like 10.0.0.0/8, not `{network}`"),
+            );
+        }
+        let audit = &config.audit;
+        self.at_least("audit.file_bytes_max", audit.file_bytes_max, 4096);
+        self.between("audit.files_max", audit.files_max as u64, 2, 1000);
+        self.at_least("audit.refusals_max", audit.refusals_max.into(), 1);
+    }
+
+    fn jwt(&mut self, config: &Config) {
+        let jwt = &config.auth.jwt;
+        self.between("auth.jwt.clock_skew_s", jwt.clock_skew_s, 0, CLOCK_SKEW_S_MAX);
+        self.between("auth.jwt.jwks_refresh_s", jwt.jwks_refresh_s, 10, DAY_MS / 1000);
+        self.require("auth.jwt.owner_claim", !jwt.owner_claim.is_empty(), "must name a claim");
+        let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+        self.require("auth.jwt.owner_prefix", plain(&jwt.owner_prefix), "must be visible ASCII characters");
+        let names = Scope::ALL.map(Scope::as_str).join(", ");
+        for (key, scopes) in
+            [("auth.jwt.scopes_default", &jwt.scopes_default), ("auth.jwt.scopes_allowed", &jwt.scopes_allowed)]
+        {
+            let kept = scopes.iter().all(|scope| Scope::parse(scope).is_some());
+            self.require(key, kept, format!("must be some of {names}"));
+        }
+        let maps = |pair: &String| pair.rsplit_once('=').is_some_and(|(_, ours)| Scope::parse(ours).is_some());
+        self.require(
+            "auth.jwt.scope_map",
+            jwt.scope_map.iter().all(maps),
+            format!("must be theirs=ours, ours of {names}"),
+        );
+        if jwt.enabled {
+            self.jwt_keys(jwt);
+        }
+    }
+
+    fn jwt_keys(&mut self, jwt: &super::Jwt) {
+        let is_set = |path: &Path| !path.as_os_str().is_empty();
+        let (file, url) = (is_set(&jwt.jwks_file), !jwt.jwks_url.is_empty());
+        let secrets = [!jwt.secret.is_empty(), is_set(&jwt.secret_file)];
+        self.require("auth.jwt.secret", !(secrets[0] && secrets[1]), "is set beside auth.jwt.secret_file: keep one");
+        self.require("auth.jwt.jwks_file", !(file && url), "is set beside auth.jwt.jwks_url: keep one");
+        self.require(
+            "auth.jwt.enabled",
+            file || url || secrets.contains(&true),
+            "needs a key to check with: secret_file, secret, jwks_file or jwks_url",
+        );
+        let length = jwt.secret.len();
+        self.require(
+            "auth.jwt.secret",
+            length == 0 || length >= JWT_SECRET_BYTES_MIN,
+            format!("must have at least {JWT_SECRET_BYTES_MIN} bytes"),
+        );
+        // Whoever publishes keys signs for others as well: a token must say that it is for this node.
+        for (key, value) in [("auth.jwt.issuer", &jwt.issuer), ("auth.jwt.audience", &jwt.audience)] {
+            self.require(key, !(file || url) || !value.is_empty(), "must be set where keys come from a key set");
+        }
+        if url {
+            let kept = super::key_set_url(&jwt.jwks_url);
+            self.require("auth.jwt.jwks_url", kept.is_ok(), kept.err().unwrap_or_default());
+        }
     }
 
     fn sandbox(&mut self, config: &Config) {
@@ -206,6 +285,23 @@ mod tests {
             ("limits.pids", |c| c.limits.pids = 1),
             ("http.metrics_token", |c| c.http.metrics_token = "short".into()),
             ("http.inflight_max", |c| c.http.inflight_max = 0),
+            ("http.trusted_proxies", |c| c.http.trusted_proxies = vec!["proxy".into()]),
+            ("audit.files_max", |c| c.audit.files_max = 1),
+            ("auth.jwt.enabled", |c| c.auth.jwt.enabled = true),
+            ("auth.jwt.secret", |c| {
+                c.auth.jwt.enabled = true;
+                c.auth.jwt.secret = "short".into();
+            }),
+            ("auth.jwt.audience", |c| {
+                c.auth.jwt.enabled = true;
+                c.auth.jwt.jwks_file = "/keys.json".into();
+            }),
+            ("auth.jwt.jwks_url", |c| {
+                c.auth.jwt.enabled = true;
+                c.auth.jwt.jwks_url = "http://example.org/keys".into();
+            }),
+            ("auth.jwt.scope_map", |c| c.auth.jwt.scope_map = vec!["a=god".into()]),
+            ("auth.jwt.scopes_allowed", |c| c.auth.jwt.scopes_allowed = vec!["god".into()]),
             ("rate_limit.rate", |c| c.rate_limit.rate = 0),
             ("sandbox.cgroup_prefix", |c| c.sandbox.cgroup_prefix = "a/b".into()),
             ("sandbox.cgroup_prefix", |c| c.sandbox.cgroup_prefix = String::new()),

@@ -1,5 +1,6 @@
 //! Routes, and what every request passes: an id, the key, the rate limit, one form for failures, and the counters.
 
+pub mod audit;
 pub mod dead_letters;
 pub mod functions;
 pub mod invocations;
@@ -11,23 +12,27 @@ pub mod system;
 pub mod upload;
 pub mod workers;
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Method, StatusCode};
+use http::{Extensions, Method, StatusCode};
 use serde::Serialize;
 
+use crate::domain::audit::{Action, Object};
 use crate::domain::ids::InvocationId;
+use crate::domain::key::Scope;
 use crate::domain::rate::Grant;
 
 use super::Controller;
+use super::audit::{self as auditing, Changed};
 use super::auth::Caller;
 use super::error::{ApiError, Code, Refused, render};
 use super::ids;
@@ -89,6 +94,7 @@ fn guarded() -> Router<Arc<Controller>> {
         .route("/dead-letters/{id}/replay", post(dead_letters::replay))
         .route("/keys", get(keys::list).post(keys::create))
         .route("/keys/{id}", delete(keys::revoke))
+        .route("/audit", get(audit::list))
         .route("/worker/heartbeat", post(workers::heartbeat))
         .route("/workers", get(workers::list))
         .route("/system/status", get(system::status))
@@ -100,13 +106,16 @@ pub fn is_run(request: &Request) -> bool {
 }
 
 /// `POST /run` without the router's layers, to the same effect.
-pub async fn run_at_once(controller: &Arc<Controller>, request: Request) -> Response {
+pub async fn run_at_once(controller: &Arc<Controller>, request: Request, peer: IpAddr) -> Response {
     let began = controller.clock.monotonic();
     let request_id = ids::invocation_id(controller.now());
-    let response = match admit(controller, request.headers(), request_id).await {
+    let response = match admit(controller, request.headers(), Some(peer), request_id).await {
         Ok((caller, grant)) => {
-            let answer = run::answer(controller, caller, request).await;
-            with_grant(controller, answer.into_response(), grant)
+            let answer = match caller.require(Scope::Invoke) {
+                Ok(()) => run::answer(controller, caller, request).await.into_response(),
+                Err(error) => refused(controller, caller, &request, Some(peer), error.into_response()),
+            };
+            with_grant(controller, answer, grant)
         }
         Err(response) => response,
     };
@@ -181,34 +190,76 @@ async fn authenticate(State(controller): Shared, mut request: Request, next: Nex
         Some(RequestId(id)) => *id,
         None => ids::invocation_id(controller.now()),
     };
-    match admit(&controller, request.headers(), request_id).await {
-        Ok((caller, grant)) => {
-            request.extensions_mut().insert(caller);
-            with_grant(&controller, next.run(request).await, grant)
+    let peer = peer(request.extensions());
+    let (caller, grant) = match admit(&controller, request.headers(), peer, request_id).await {
+        Ok(admitted) => admitted,
+        Err(response) => return response,
+    };
+    let route = request.extensions().get::<MatchedPath>().map_or("", |path| template(path.as_str()));
+    let action = auditing::action(request.method(), route);
+    request.extensions_mut().insert(caller.clone());
+    let about = about(&controller, caller, &request, peer);
+    let response = match action {
+        Some(action) => controller.audited(action, about, next.run(request)).await,
+        None => {
+            let response = next.run(request).await;
+            if response.status() == StatusCode::FORBIDDEN {
+                controller.refused(Action::Access, &about, &response);
+            }
+            response
         }
-        Err(response) => response,
-    }
+    };
+    with_grant(&controller, response, grant)
 }
 
-/// The caller behind the key, if the rate limit lets it pass.
+/// Who is at the other end of the connection; `None` where there is none.
+pub fn peer(extensions: &Extensions) -> Option<IpAddr> {
+    extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip())
+}
+
+/// A call that its caller may not make.
+fn refused(
+    controller: &Arc<Controller>,
+    caller: Caller,
+    request: &Request,
+    peer: Option<IpAddr>,
+    response: Response,
+) -> Response {
+    controller.refused(Action::Access, &about(controller, caller, request, peer), &response);
+    response
+}
+
+fn about(controller: &Controller, caller: Caller, request: &Request, peer: Option<IpAddr>) -> auditing::Request {
+    auditing::Request::new(caller, controller.keys.address(request.headers(), peer), request.uri().path())
+}
+
+/// The caller behind the key or token, if the rate limit lets it pass.
 async fn admit(
-    controller: &Controller,
+    controller: &Arc<Controller>,
     headers: &HeaderMap,
+    peer: Option<IpAddr>,
     request_id: InvocationId,
 ) -> Result<(Caller, Option<Grant>), Response> {
     let now = controller.clock.monotonic();
-    let key = controller.keys.authenticate(headers, now).await.map_err(|error| {
-        if error.code == Code::Unauthorized {
+    let principal = controller.keys.authenticate(headers, peer, now).await.map_err(|error| {
+        if matches!(error.code, Code::Unauthorized | Code::TooManyFailures) {
             controller.metrics.auth_failures.inc();
+            controller.unauthenticated(controller.keys.address(headers, peer), request_id, error.code);
         }
         error.into_response()
     })?;
-    let grant = controller.limiter.as_ref().map(|limiter| limiter.take(&key.secret_sha256, now));
+    let grant = controller.limiter.as_ref().map(|limiter| limiter.take(&principal.allowance, now));
     if let Some(refused) = grant.filter(|grant| !grant.allowed) {
         controller.metrics.rate_limited.inc();
         return Err(with_grant(controller, rate::refusal(refused).into_response(), grant));
     }
-    Ok((Caller { key, request_id }, grant))
+    Ok((Caller { principal, request_id }, grant))
+}
+
+/// Says what was changed, for the audit log.
+pub fn changed(mut answer: Response, action: Action, object: Object) -> Response {
+    answer.extensions_mut().insert(Changed { action, object });
+    answer
 }
 
 fn with_grant(controller: &Controller, mut response: Response, grant: Option<Grant>) -> Response {

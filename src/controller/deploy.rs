@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::domain::function::{Function, Runtime, Version};
-use crate::domain::ids::{Digest, FunctionId, Owner, VersionKey};
+use crate::domain::ids::{Digest, FunctionId, KeyId, Owner, VersionKey};
 use crate::ports::bus::News;
 use crate::ports::registry::RegistryError;
 
@@ -141,10 +141,19 @@ impl Controller {
         let versions = self.functions.registry().versions(id, VERSIONS_MAX).await?;
         self.functions.registry().delete(id).await?;
         self.changed(id);
+        // After the function: what is left by a crash in between opens nothing, and goes at the next start.
+        for key in self.keys.store().revoke_of(id).await? {
+            self.forget_key(key);
+        }
         for version in versions {
             self.executor.retire(version.key());
         }
         Ok(())
+    }
+
+    pub fn forget_key(&self, id: KeyId) {
+        self.keys.forget(id);
+        self.bus.publish(News::KeyRevoked(id));
     }
 
     fn changed(&self, id: FunctionId) {

@@ -61,12 +61,15 @@ codes! {
     CompileFailed = UNPROCESSABLE_ENTITY,
     IdempotencyKeyReused = UNPROCESSABLE_ENTITY,
     TooManyFunctions = UNPROCESSABLE_ENTITY,
+    TooManyKeys = UNPROCESSABLE_ENTITY,
     TooManyRequests = TOO_MANY_REQUESTS,
+    TooManyFailures = TOO_MANY_REQUESTS,
     PlatformError = SERVICE_UNAVAILABLE,
     NoCapacity = SERVICE_UNAVAILABLE,
     Draining = SERVICE_UNAVAILABLE,
     RuntimeUnavailable = SERVICE_UNAVAILABLE,
     StoreUnavailable = SERVICE_UNAVAILABLE,
+    AuditUnavailable = SERVICE_UNAVAILABLE,
     WaitExpired = GATEWAY_TIMEOUT,
     InternalError = INTERNAL_SERVER_ERROR,
 }
@@ -95,7 +98,10 @@ struct ErrorBody<'a> {
 
 impl ApiError {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        let passing = matches!(code, Code::NoCapacity | Code::Draining | Code::StoreUnavailable | Code::PlatformError);
+        let passing = matches!(
+            code,
+            Code::NoCapacity | Code::Draining | Code::StoreUnavailable | Code::AuditUnavailable | Code::PlatformError
+        );
         Self { code, message: message.into(), retry_after: passing.then_some(RETRY_AFTER_DEFAULT), invocation: None }
     }
 

@@ -46,13 +46,13 @@ pub fn last_event_id(headers: &HeaderMap) -> Result<u32, ApiError> {
 impl Controller {
     /// The record of an invocation that the caller may see: from the calls that run here, else from the store.
     pub async fn look_up(&self, caller: &Caller, id: InvocationId) -> Result<Arc<StoredRecord>, ApiError> {
-        if let Some(stored) = self.running_here(id).filter(|stored| caller.sees(&stored.owner)) {
+        if let Some(stored) = self.running_here(id).filter(|stored| caller.sees_record(stored)) {
             return Ok(Arc::new(stored));
         }
         match self.invocations.get(id).await? {
-            Lookup::Found(stored) if caller.sees(&stored.owner) => Ok(stored),
-            Lookup::Expired => Err(expired()),
-            Lookup::Found(_) | Lookup::Unknown => Err(invocation_not_found()),
+            Lookup::Found(stored) if caller.sees_record(&stored) => Ok(stored),
+            Lookup::Expired { owner, function } if caller.sees(&owner, function) => Err(expired()),
+            Lookup::Found(_) | Lookup::Expired { .. } | Lookup::Unknown => Err(invocation_not_found()),
         }
     }
 
@@ -151,7 +151,7 @@ impl Follower {
                 self.feed.started(stored.record.attempt);
             }
             Ok(Lookup::Found(_)) => {}
-            Ok(Lookup::Expired | Lookup::Unknown) => self.feed.end(Err(expired())),
+            Ok(Lookup::Expired { .. } | Lookup::Unknown) => self.feed.end(Err(expired())),
             Err(error) => {
                 tracing::warn!(invocation_id = %self.feed.id(), %error, "an event stream could not read its record");
             }

@@ -139,7 +139,7 @@ impl Controller {
                         return Ok(stored);
                     }
                     Lookup::Found(stored) => stored,
-                    Lookup::Expired | Lookup::Unknown => return Err(expired()),
+                    Lookup::Expired { .. } | Lookup::Unknown => return Err(expired()),
                 };
                 if self.is_abandoned(&stored, again)
                     && let Some(call) = self.take_over(&stored, again).await?

@@ -57,7 +57,9 @@ impl Functions {
             Ok(id) => self.by_id(id, now).await?,
             Err(_) => self.by_name(caller, id_or_name, now).await?,
         };
-        current.filter(|current| caller.sees(&current.function.owner)).ok_or_else(function_not_found)
+        current
+            .filter(|current| caller.sees(&current.function.owner, current.function.id))
+            .ok_or_else(function_not_found)
     }
 
     pub async fn by_id(&self, id: FunctionId, now: Duration) -> Result<Option<Arc<Current>>, ApiError> {
@@ -75,7 +77,7 @@ impl Functions {
         }
         let generation = self.read().generation;
         let mut function = self.registry.function_named(caller.owner(), name).await?;
-        if function.is_none() && caller.key.is_admin() {
+        if function.is_none() && caller.principal.is_admin() {
             function = self.search(name).await?;
         }
         let Some(function) = function else { return Ok(None) };

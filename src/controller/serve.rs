@@ -183,7 +183,7 @@ impl Server {
     async fn answer(&self, request: http::Request<Incoming>, peer: std::net::SocketAddr) -> http::Response<Body> {
         let mut request = request.map(Body::new);
         if api::is_run(&request) {
-            return api::run_at_once(&self.controller, request).await;
+            return api::run_at_once(&self.controller, request, peer.ip()).await;
         }
         request.extensions_mut().insert(ConnectInfo(peer));
         match self.router.clone().oneshot(request).await {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::{KeyId, Owner};
+use super::ids::{FunctionId, KeyId, Owner};
 use super::time::Timestamp;
 
 /// One right. `Admin` holds them all and sees every owner's things.
@@ -26,6 +26,11 @@ impl Scope {
         Self::ALL.into_iter().find(|scope| scope.as_str() == text)
     }
 
+    /// Whether whoever holds this right has `wanted` as well.
+    pub fn implies(self, wanted: Scope) -> bool {
+        self == wanted || self == Scope::Admin || (self == Scope::Deploy && wanted == Scope::Read)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Scope::Admin => "admin",
@@ -42,12 +47,21 @@ impl Scope {
 pub struct Key {
     pub id: KeyId,
     pub name: String,
+    /// In the maker's own words; may be empty.
+    pub description: String,
     pub owner: Owner,
     pub scopes: Vec<Scope>,
+    /// Where it is an access key: the one function that it may invoke.
+    #[serde(rename = "functionId")]
+    pub function: Option<FunctionId>,
     /// SHA-256 of the secret; never in a listing.
     #[serde(skip_serializing, default = "no_digest")]
     pub secret_sha256: [u8; 32],
     pub created_at: Timestamp,
+    /// From then on it is as unknown as one that never was; `None`: it lasts until it is revoked.
+    pub expires_at: Option<Timestamp>,
+    /// About: written behind, and not at every use.
+    pub last_used_at: Option<Timestamp>,
 }
 
 fn no_digest() -> [u8; 32] {
@@ -55,14 +69,7 @@ fn no_digest() -> [u8; 32] {
 }
 
 impl Key {
-    /// Whether this key carries `scope`, directly or by implication.
-    pub fn allows(&self, scope: Scope) -> bool {
-        self.scopes
-            .iter()
-            .any(|held| *held == scope || *held == Scope::Admin || (*held == Scope::Deploy && scope == Scope::Read))
-    }
-
-    pub fn is_admin(&self) -> bool {
-        self.allows(Scope::Admin)
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
     }
 }

@@ -36,8 +36,11 @@ pub enum Created {
 #[derive(Clone, Debug)]
 pub enum Lookup {
     Found(Arc<StoredRecord>),
-    /// It was there; its retention is over.
-    Expired,
+    /// It was there; its retention is over. Whose it was: for others there never was one.
+    Expired {
+        owner: Owner,
+        function: FunctionId,
+    },
     Unknown,
 }
 

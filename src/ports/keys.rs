@@ -2,8 +2,9 @@
 
 use async_trait::async_trait;
 
-use crate::domain::ids::KeyId;
+use crate::domain::ids::{FunctionId, KeyId};
 use crate::domain::key::Key;
+use crate::domain::time::Timestamp;
 
 use super::StoreError;
 
@@ -19,4 +20,10 @@ pub trait KeyStore: Send + Sync + 'static {
 
     /// `false` if there is none such.
     async fn revoke(&self, id: KeyId) -> Result<bool, StoreError>;
+
+    /// Revokes every access key of a function, and says which those were.
+    async fn revoke_of(&self, function: FunctionId) -> Result<Vec<KeyId>, StoreError>;
+
+    /// Notes that a key was used, soon and without waiting; a crash within the moment loses it.
+    fn used(&self, id: KeyId, at: Timestamp);
 }

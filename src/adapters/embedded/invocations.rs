@@ -78,7 +78,9 @@ impl InvocationStore for Invocations {
         let now = self.clock.now();
         let row = self.store.read(move |connection| RecordRow::by_id(connection, id)).await?;
         Ok(match (row, pending) {
-            (Some(row), _) if row.is_expired(now) => Lookup::Expired,
+            (Some(row), _) if row.is_expired(now) => {
+                Lookup::Expired { function: row.stored.record.function_id, owner: row.stored.owner }
+            }
             (Some(row), Some(pending)) if row.gives_way_to(&pending) => Lookup::Found(pending),
             (Some(row), _) => Lookup::Found(Arc::new(row.stored)),
             (None, Some(pending)) => Lookup::Found(pending),

@@ -9,13 +9,14 @@ use crate::controller::accept::Acceptance;
 use crate::controller::auth::Caller;
 use crate::controller::error::{ApiError, Code, function_not_found};
 use crate::controller::{Controller, ids};
+use crate::domain::audit::{Action, Object};
 use crate::domain::ids::{FunctionId, InvocationId, Owner};
 use crate::domain::invocation::{Invocation, Mode};
 use crate::domain::job::{DeadLetter, Payload};
 use crate::domain::key::Scope;
 use crate::domain::time::Timestamp;
 
-use super::{Answer, Shared, id_header, json, ok, params};
+use super::{Answer, Shared, changed, id_header, json, ok, params};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -90,6 +91,7 @@ pub async fn show(State(controller): Shared, caller: Caller, Path(id): Path<Stri
 
 pub async fn replay(State(controller): Shared, caller: Caller, Path(id): Path<String>) -> Answer {
     caller.require(Scope::Invoke)?;
+    caller.require_more_than_access()?;
     let letter = find(&controller, &caller, &id).await?;
     let of = letter.job.invocation;
     let replaying = controller.clone();
@@ -97,12 +99,18 @@ pub async fn replay(State(controller): Shared, caller: Caller, Path(id): Path<St
     let answer = serde_json::json!({ "status": "ACCEPTED", "jobId": id, "requestId": id, "replayOf": of });
     let mut response = json(StatusCode::ACCEPTED, &answer)?;
     response.headers_mut().insert(super::REQUEST_ID, id_header(id));
-    Ok(response)
+    let object = Object { id: Some(of.to_string()), name: Some(id.to_string()), ..Object::default() };
+    Ok(changed(response, Action::DeadLetterReplay, object))
 }
 
 async fn find(controller: &Controller, caller: &Caller, id: &str) -> Result<DeadLetter, ApiError> {
     let id: InvocationId = id.parse().map_err(|_| not_found())?;
-    controller.dead_letters.get(id).await?.filter(|letter| caller.sees(&letter.job.owner)).ok_or_else(not_found)
+    controller
+        .dead_letters
+        .get(id)
+        .await?
+        .filter(|letter| caller.sees(&letter.job.owner, letter.job.version.function))
+        .ok_or_else(not_found)
 }
 
 fn not_found() -> ApiError {

@@ -18,6 +18,7 @@ use crate::controller::error::{ApiError, Code};
 use crate::controller::lookup::Current;
 use crate::controller::spec::Settings;
 use crate::controller::{Controller, body};
+use crate::domain::audit::{Action, Object};
 use crate::domain::function::{Function, Runtime, Version};
 use crate::domain::ids::{Digest, FunctionId, Owner};
 use crate::domain::key::Scope;
@@ -25,7 +26,7 @@ use crate::domain::limits::MIB;
 use crate::domain::page::Page;
 use crate::domain::time::Timestamp;
 
-use super::{Answer, Shared, json, ok, params, upload};
+use super::{Answer, Shared, changed, json, ok, params, upload};
 
 /// Versions of one function that are listed.
 const VERSIONS_MAX: usize = 1000;
@@ -122,7 +123,7 @@ pub async fn create(State(controller): Shared, caller: Caller, request: Request)
     let current = controller
         .to_the_end(async move { creating.create_function(caller.owner(), &name, asked.settings, code).await })
         .await?;
-    json(StatusCode::CREATED, &View::of(&current))
+    Ok(changed(json(StatusCode::CREATED, &View::of(&current))?, Action::FunctionCreate, object(&current)))
 }
 
 pub async fn replace(state: Shared, caller: Caller, Path(id): Path<String>, request: Request) -> Answer {
@@ -147,7 +148,7 @@ async fn update(State(controller): Shared, caller: Caller, id: String, request: 
     let published = controller
         .to_the_end(async move { publishing.publish_version(id, asked.settings, asked.code, afresh).await })
         .await?;
-    ok(&View::of(&published))
+    Ok(changed(ok(&View::of(&published))?, Action::FunctionUpdate, object(&published)))
 }
 
 pub async fn show(State(controller): Shared, caller: Caller, Path(id): Path<String>) -> Answer {
@@ -157,10 +158,22 @@ pub async fn show(State(controller): Shared, caller: Caller, Path(id): Path<Stri
 
 pub async fn delete(State(controller): Shared, caller: Caller, Path(id): Path<String>) -> Answer {
     caller.require(Scope::Deploy)?;
-    let id = find(&controller, &caller, &id).await?.function.id;
-    let deleting = controller.clone();
+    let current = find(&controller, &caller, &id).await?;
+    let (deleting, id) = (controller.clone(), current.function.id);
     controller.to_the_end(async move { deleting.delete_function(id).await }).await?;
-    ok(&serde_json::json!({ "success": true, "functionId": id }))
+    let answer = ok(&serde_json::json!({ "success": true, "functionId": id }))?;
+    Ok(changed(answer, Action::FunctionDelete, object(&current)))
+}
+
+/// A function as the audit log names it.
+pub fn object(current: &Current) -> Object {
+    let function = &current.function;
+    Object {
+        id: Some(function.id.to_string()),
+        name: Some(function.name.to_string()),
+        owner: Some(function.owner.to_string()),
+        version: Some(current.version.number),
+    }
 }
 
 #[derive(Deserialize)]

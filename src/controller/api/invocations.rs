@@ -53,6 +53,7 @@ pub async fn file(State(controller): Shared, caller: Caller, Path((id, name)): P
 /// 200 with the final record where it had not begun; 202 where it is told to stop; 409 where it is over.
 pub async fn cancel(State(controller): Shared, caller: Caller, Path(id): Path<String>) -> Answer {
     caller.require(Scope::Invoke)?;
+    caller.require_more_than_access()?;
     let id = params::invocation_id(&id)?;
     let stored = controller.look_up(&caller, id).await?;
     if stored.record.status.is_final() {
@@ -102,7 +103,7 @@ impl Controller {
         use crate::ports::invocations::Lookup;
         Ok(match self.invocations.get(id).await? {
             Lookup::Found(stored) => stored.record.status.is_final(),
-            Lookup::Expired | Lookup::Unknown => true,
+            Lookup::Expired { .. } | Lookup::Unknown => true,
         })
     }
 }

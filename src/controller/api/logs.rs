@@ -37,6 +37,7 @@ struct LogQuery {
 
 pub async fn of_function(State(controller): Shared, caller: Caller, Path(id): Path<String>, uri: Uri) -> Answer {
     caller.require_any(&FOLLOW)?;
+    caller.require_more_than_access()?;
     let query = query(&caller, &uri)?;
     let function = find(&controller, &caller, &id).await?.function.id;
     answer(&controller, RecordQuery { function: Some(function), ..query }).await
@@ -44,6 +45,7 @@ pub async fn of_function(State(controller): Shared, caller: Caller, Path(id): Pa
 
 pub async fn all(State(controller): Shared, caller: Caller, uri: Uri) -> Answer {
     caller.require_any(&FOLLOW)?;
+    caller.require_more_than_access()?;
     answer(&controller, query(&caller, &uri)?).await
 }
 
@@ -120,6 +122,7 @@ pub async fn full_text(
     headers: HeaderMap,
 ) -> Answer {
     caller.require_any(&FOLLOW)?;
+    caller.require_more_than_access()?;
     let stored = logged(&controller, &caller, params::invocation_id(&request)?).await?;
     let record = &stored.record;
     // Logs outlive their function: the id in the path is enough.

@@ -1,10 +1,9 @@
 //! What an operator and a probe ask: who are you, are you well, what are you doing.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Extensions, StatusCode};
@@ -19,7 +18,7 @@ use crate::domain::key::Scope;
 use crate::domain::outcome::Status;
 use crate::ports::executor::WorkerState;
 
-use super::{Answer, Shared, ok};
+use super::{Answer, Shared, ok, peer};
 
 /// A dependency that has not answered by then is down.
 const PROBE_FOR: Duration = Duration::from_secs(2);
@@ -93,12 +92,16 @@ pub async fn status(State(controller): Shared, caller: Caller) -> Answer {
     }))
 }
 
-/// Prometheus text. Open to loopback; from elsewhere with the scrape token or a key.
+/// Prometheus text. Open to loopback; from elsewhere with the scrape token or a key that may read.
 pub async fn metrics(State(controller): Shared, headers: HeaderMap, extensions: Extensions) -> Answer {
-    let loopback =
-        extensions.get::<ConnectInfo<SocketAddr>>().is_some_and(|peer| peer.0.ip().to_canonical().is_loopback());
+    let peer = peer(&extensions);
+    // Through a trusted proxy on this machine the world is not loopback.
+    let loopback = peer.is_some() && controller.keys.address(&headers, peer).is_loopback();
     if !loopback && !carries_token(&controller, &headers) {
-        controller.keys.authenticate(&headers, controller.clock.monotonic()).await?;
+        let principal = controller.keys.authenticate(&headers, peer, controller.clock.monotonic()).await?;
+        if !principal.allows(Scope::Read) {
+            return Err(ApiError::new(Code::Forbidden, "this needs a key with the scope read; ask an admin for one"));
+        }
     }
     controller.metrics.sync_inflight.set(controller.calls_running() as i64);
     let text = TextEncoder::new().encode_to_string(&controller.prometheus.gather()).map_err(|error| {

@@ -14,11 +14,12 @@ use crate::controller::deploy::{self, Upload};
 use crate::controller::error::{ApiError, Code};
 use crate::controller::spec::Settings;
 use crate::controller::{Controller, body};
+use crate::domain::audit::Action;
 use crate::domain::key::Scope;
 use crate::domain::limits::{KIB, MIB};
 
-use super::functions::View;
-use super::{Answer, Shared, ok, params};
+use super::functions::{View, object};
+use super::{Answer, Shared, changed, ok, params};
 
 /// A text field.
 const FIELD_BYTES_MAX: u64 = 64 * KIB;
@@ -48,7 +49,8 @@ pub async fn upload(State(controller): Shared, caller: Caller, request: Request)
     let current = controller
         .to_the_end(async move { publishing.upload(caller.owner(), &name, form.settings, file).await })
         .await?;
-    ok(&Uploaded { success: true, view: View::of(&current) })
+    let action = if current.version.number == 1 { Action::FunctionCreate } else { Action::FunctionUpdate };
+    Ok(changed(ok(&Uploaded { success: true, view: View::of(&current) })?, action, object(&current)))
 }
 
 #[derive(serde::Serialize)]

@@ -47,7 +47,7 @@ async fn a_key_may_do_what_its_scopes_say() {
     let sentence = rig.post(&rig.reader, "/run", &run_body("1")).await.refused(403, "Forbidden");
     assert!(sentence.contains("invoke"));
     rig.post(&rig.reader, "/functions", "{}").await.refused(403, "Forbidden");
-    rig.post(&rig.ann, "/keys", "{}").await.refused(403, "Forbidden");
+    rig.post(&rig.ann, "/keys", r#"{"name": "x", "scopes": ["read"]}"#).await.refused(403, "Forbidden");
     rig.get(&rig.ann, "/system/status").await.refused(403, "Forbidden");
     assert_eq!(rig.get(&rig.admin, "/system/status").await.ok()["functions"], 1);
     assert_eq!(rig.get(&rig.ann, "/workers").await.ok()["items"][0]["capacity"], 4);
@@ -115,7 +115,7 @@ async fn the_first_start_makes_an_admin_key_and_the_second_does_not() {
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let secret = std::fs::read_to_string(&path).unwrap();
     let key = world.by_secret(&crate::controller::auth::hash(secret.trim().as_bytes())).await.unwrap().unwrap();
-    assert!(key.is_admin());
+    assert_eq!(key.scopes, [crate::domain::key::Scope::Admin]);
     assert_eq!(ensure_admin_key(&world, dir.path(), Timestamp(2)).await.unwrap(), None);
 }
 

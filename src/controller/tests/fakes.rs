@@ -10,6 +10,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use crate::domain::audit::{Entry, Recorded};
 use crate::domain::function::{Function, Version};
 use crate::domain::ids::*;
 use crate::domain::invocation::StoredRecord;
@@ -19,6 +20,7 @@ use crate::domain::page::Page;
 use crate::domain::time::Timestamp;
 use crate::ports::StoreError;
 use crate::ports::artifacts::{ArtifactError, ArtifactStore};
+use crate::ports::audit::{AuditLog, Durability};
 use crate::ports::invocations::{Created, Idempotency, InvocationStore, Lookup, RecordQuery};
 use crate::ports::keys::KeyStore;
 use crate::ports::queue::{DeadLetters, JobQueue, QueueError};
@@ -37,6 +39,7 @@ pub struct World {
     pub letters: Mutex<BTreeMap<InvocationId, DeadLetter>>,
     artifacts: Mutex<HashMap<Digest, Bytes>>,
     keys: Mutex<Vec<Key>>,
+    pub entries: Mutex<Vec<Entry>>,
     /// Reads of the registry, to see that there is a cache.
     pub registry_reads: AtomicUsize,
 }
@@ -151,7 +154,7 @@ impl InvocationStore for World {
 
     async fn get(&self, id: InvocationId) -> Result<Lookup, StoreError> {
         if id == expired_id() {
-            return Ok(Lookup::Expired);
+            return Ok(Lookup::Expired { owner: Owner::new("ann"), function: FunctionId(Uuid::nil()) });
         }
         Ok(self.records.lock().unwrap().get(&id).cloned().map_or(Lookup::Unknown, Lookup::Found))
     }
@@ -267,5 +270,40 @@ impl KeyStore for World {
         let before = keys.len();
         keys.retain(|key| key.id != id);
         Ok(keys.len() < before)
+    }
+
+    async fn revoke_of(&self, function: FunctionId) -> Result<Vec<KeyId>, StoreError> {
+        let mut keys = self.keys.lock().unwrap();
+        let (gone, kept) = keys.drain(..).partition(|key| key.function == Some(function));
+        *keys = kept;
+        let gone: Vec<Key> = gone;
+        Ok(gone.into_iter().map(|key| key.id).collect())
+    }
+
+    fn used(&self, id: KeyId, at: Timestamp) {
+        if let Some(key) = self.keys.lock().unwrap().iter_mut().find(|key| key.id == id) {
+            key.last_used_at = Some(at);
+        }
+    }
+}
+
+#[async_trait]
+impl AuditLog for World {
+    async fn ready(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn append(&self, entry: Entry, _durability: Durability) -> Result<(), StoreError> {
+        self.entries.lock().unwrap().push(entry);
+        Ok(())
+    }
+
+    async fn list(&self, limit: usize, _cursor: Option<&str>) -> Result<Page<Recorded>, StoreError> {
+        let entries = self.entries.lock().unwrap();
+        let mut items: Vec<_> =
+            entries.iter().zip(1..).map(|(entry, seq)| Recorded { seq, entry: entry.clone() }).collect();
+        items.reverse();
+        items.truncate(limit);
+        Ok(Page { items, next_cursor: None })
     }
 }

@@ -204,6 +204,8 @@ impl Rig {
             dead_letters: world.clone(),
             artifacts: world.clone(),
             keys: world.clone(),
+            tokens: None,
+            audit: world.clone(),
             bus: bus.clone(),
             clock: Arc::new(TestClock(tokio::time::Instant::now())),
             executor: runner.clone(),

@@ -288,6 +288,6 @@ async fn logs_list_and_show_whole_texts() {
     }
     rig.get(&rig.ann, &format!("/status/{}", expired_id())).await.refused(410, "InvocationExpired");
     rig.get(&rig.ann, &format!("/functions/echo/logs/{}", expired_id())).await.ok();
-    rig.get(&rig.bob, &format!("/functions/echo/logs/{}", expired_id())).await.refused(410, "InvocationExpired");
+    rig.get(&rig.bob, &format!("/functions/echo/logs/{}", expired_id())).await.refused(404, "InvocationNotFound");
     rig.get(&rig.ann, &format!("/functions/other/logs/{id}")).await.refused(404, "InvocationNotFound");
 }
