@@ -1,11 +1,15 @@
 //! What the HTTP API promises, one file for each thing a user comes with. A real daemon answers, with real sandboxes.
 
 mod access;
+mod access_keys;
+mod addresses;
+mod audit;
 mod auth;
 mod bad_archives;
 mod bad_requests;
 mod connections;
 mod invocations;
+mod jwt;
 mod lifecycle;
 mod logs;
 mod system;

@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod footprint;
 pub mod multipart;
 pub mod platform;
+pub mod signer;
 pub mod slots;
 pub mod sse;
 pub mod surroundings;

@@ -1,4 +1,5 @@
-//! Every route against every scope and against another owner: who may, who gets 403, to whom it looks as if nothing were there.
+//! Every route against no key, a wrong one, every scope, another owner, and access keys: who may, who gets 403, to whom it looks as
+//! if nothing were there.
 
 use std::collections::BTreeSet;
 
@@ -35,6 +36,15 @@ struct Rule {
     stranger: Stranger,
 }
 
+/// What an access key is for; there is nothing else that one may do.
+const FOR_ACCESS_KEYS: [(&str, &str); 5] = [
+    ("POST", "/run"),
+    ("GET", "/status/{id}"),
+    ("GET", "/invocations/{id}"),
+    ("GET", "/invocations/{id}/events"),
+    ("GET", "/invocations/{id}/files/{*name}"),
+];
+
 fn rules() -> Vec<Rule> {
     let rule = |method, route, scopes, stranger| Rule { method, route, scopes, stranger };
     let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
@@ -60,12 +70,13 @@ fn rules() -> Vec<Rule> {
         rule(get.clone(), "/invocations/{id}/files/{*name}", follow, Absent),
         rule(get.clone(), "/dead-letters", read, Empty),
         rule(get.clone(), "/dead-letters/{id}", read, Absent),
-        rule(get.clone(), "/keys", admin, Forbidden),
-        rule(post.clone(), "/keys", admin, Forbidden),
-        rule(delete.clone(), "/keys/{id}", admin, Forbidden),
+        rule(get.clone(), "/audit", admin, Forbidden),
+        rule(get.clone(), "/keys", deploy, Empty),
+        rule(post.clone(), "/keys", deploy, Own),
         rule(post.clone(), "/worker/heartbeat", admin, Forbidden),
         rule(get.clone(), "/workers", read, Own),
         rule(get, "/system/status", admin, Forbidden),
+        rule(delete.clone(), "/keys/{id}", deploy, Absent),
         rule(delete.clone(), "/invocations/{id}", invoke, Absent),
         rule(post, "/dead-letters/{id}/replay", invoke, Absent),
         rule(delete, "/functions/{id}", deploy, Absent),
@@ -77,6 +88,8 @@ struct Things {
     function: String,
     call: String,
     letter: String,
+    /// An access key for `function`: its id and its secret.
+    key: (String, String),
 }
 
 const SOURCE: &str = "def handler(event, context):
@@ -90,13 +103,15 @@ impl Things {
         let record = ann.call("f", &json!(1)).await;
         let letter = ann.submit("f", &json!("fail")).await;
         assert_eq!(ann.wait_final(&letter).await["status"], "DEAD");
-        Self { function, call: record["requestId"].as_str().expect("an id").to_owned(), letter }
+        let key = ann.create_access_key("f").await;
+        Self { function, call: record["requestId"].as_str().expect("an id").to_owned(), letter, key }
     }
 
     fn path(&self, route: &str) -> String {
         let id = match route.split('/').nth(1) {
             Some("functions") => &self.function,
             Some("dead-letters") => &self.letter,
+            Some("keys") => &self.key.0,
             _ => &self.call,
         };
         route.replace("{id}", id).replace("{request}", &self.call).replace("{*name}", "a.txt")
@@ -158,6 +173,52 @@ async fn no_route_shows_or_changes_what_another_owner_has() {
         }
     }
     assert_eq!(daemon.get(&things.path("/functions/{id}")).send().await.expect(200)["version"], 1);
+}
+
+#[tokio::test]
+async fn nothing_is_told_to_whoever_has_no_key_or_a_wrong_one() {
+    // The refusals are what is tried here, not that they are bounded.
+    let daemon = Daemon::with("AUTH__FAILURES_MAX", 0).set("QUEUE__ATTEMPTS_MAX", 1).start().await;
+    let ann = daemon.caller("ann", &["deploy", "invoke", "read"]).await;
+    let things = Things::of(&ann).await;
+    let mut almost = ann.key().to_owned();
+    almost.replace_range(almost.len() - 1.., if almost.ends_with('A') { "B" } else { "A" });
+    for caller in [daemon.without_key(), daemon.as_key("wrong"), daemon.as_key(&almost)] {
+        for rule in rules() {
+            let answer = things.ask(&caller, &rule).await;
+            let (_, code) = answer.refused(401);
+            assert_eq!(code, "Unauthorized", "{} {}", rule.method, rule.route);
+            assert!(!answer.text().contains(&things.function), "{} {}", rule.method, rule.route);
+        }
+    }
+    ann.get("/functions/f").send().await.expect(200);
+}
+
+/// For its own function an access key may call and follow; for another one, of whoever, there is nothing at all.
+#[tokio::test]
+async fn an_access_key_opens_its_function_s_calls_and_no_other_route() {
+    let (daemon, ann, things) = daemon_with_things().await;
+    ann.deploy_python("other", SOURCE).await;
+    let bob = daemon.caller("bob", &["deploy", "invoke", "read"]).await;
+    bob.deploy_python("f", SOURCE).await;
+    let own = daemon.as_key(&things.key.1);
+    let strangers =
+        [daemon.as_key(&ann.create_access_key("other").await.1), daemon.as_key(&bob.create_access_key("f").await.1)];
+    for rule in rules() {
+        let what = format!("{} {}", rule.method, rule.route);
+        let may = FOR_ACCESS_KEYS.contains(&(rule.method.as_str(), rule.route));
+        let answer = things.ask(&own, &rule).await;
+        assert_eq!(answer.status, if may { 200 } else { 403 }, "{what}: {}", answer.text());
+        for stranger in &strangers {
+            let answer = things.ask(stranger, &rule).await;
+            assert_eq!(answer.status, if may { 404 } else { 403 }, "{what} for another's: {}", answer.text());
+        }
+    }
+    let tried: Vec<_> = rules().iter().map(|rule| (rule.method.to_string(), rule.route)).collect();
+    for (method, route) in FOR_ACCESS_KEYS {
+        assert!(tried.contains(&(method.to_owned(), route)), "{method} {route} is no route");
+    }
+    ann.get("/functions/f").send().await.expect(200);
 }
 
 /// A route that is added without a rule, or a method of one, would be tried by nobody.

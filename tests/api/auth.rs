@@ -25,7 +25,7 @@ async fn the_first_start_makes_an_admin_key_that_only_root_can_read() {
 
 #[tokio::test]
 async fn only_the_three_open_routes_are_open() {
-    let daemon = Daemon::start().await;
+    let daemon = Daemon::with("AUTH__FAILURES_MAX", 0).start().await;
     daemon.deploy_python("f", ECHO).await;
     let nobody = daemon.without_key();
     for open in ["/", "/health", "/ready", "/api/health", "/api/ready"] {
@@ -86,7 +86,8 @@ async fn a_scope_allows_what_it_names_and_nothing_more() {
     };
     assert_eq!(may(&["read"]).await, [200, 403, 403, 403]);
     assert_eq!(may(&["invoke"]).await[1..], [200, 403, 403]);
-    assert_eq!(may(&["deploy"]).await, [200, 403, 200, 403]);
+    // Whoever deploys sees its access keys.
+    assert_eq!(may(&["deploy"]).await, [200, 403, 200, 200]);
     assert_eq!(may(&["admin"]).await, [200, 200, 200, 200]);
     let reader = daemon.caller("ann", &["read"]).await;
     let (sentence, _) = reader.run("f", &json!(1)).send().await.refused(403);
@@ -150,7 +151,40 @@ async fn owners_are_hidden_from_each_other() {
     assert_eq!((bob.result("f", &json!(1)).await, ann.result("f", &json!(1)).await), (json!("his"), json!("hers")));
     let all = daemon.list_all("/functions", 10).await;
     assert_eq!(all.len(), 2, "the admin sees both");
-    bob.post("/keys", &json!({ "owner": "ann", "scopes": ["read"] })).send().await.refused(403);
+    bob.post("/keys", &json!({ "name": "x", "owner": "ann", "scopes": ["read"] })).send().await.refused(403);
+}
+
+#[tokio::test]
+async fn an_idempotency_key_and_an_expired_record_are_their_owner_s_alone() {
+    let daemon = Daemon::with("RETENTION__RESULTS_S", 2).start().await;
+    let ann = daemon.caller("ann", &["deploy", "invoke", "read"]).await;
+    let bob = daemon.caller("bob", &["deploy", "invoke", "read"]).await;
+    let source = "import uuid\ndef handler(event, context):\n    return str(uuid.uuid4())\n";
+    for owner in [&ann, &bob] {
+        owner.deploy_python("f", source).await;
+    }
+    let keyed = async |caller: &Client| {
+        caller.run("f", &json!(1)).header("idempotency-key", "the-same").send().await.expect(200)
+    };
+    let (hers, his) = (keyed(&ann).await, keyed(&bob).await);
+    assert_ne!(hers["result"], his["result"]);
+    assert_eq!(keyed(&ann).await["result"], hers["result"]);
+    // Even an admin's call of her function under her key is another request.
+    let id = hers["functionId"].as_str().expect("an id");
+    let body = json!({ "functionId": id, "inputData": 1 });
+    let admins = daemon.post("/run", &body).header("idempotency-key", "the-same").send().await.expect(200);
+    assert_ne!(admins["result"], hers["result"]);
+
+    let path = format!("/status/{}", hers["requestId"].as_str().expect("an id"));
+    let since = std::time::Instant::now();
+    while ann.get(&path).send().await.status != 410 {
+        assert!(since.elapsed() < Duration::from_secs(30), "the record does not expire");
+        bob.get(&path).send().await.refused(404);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let unknown = bob.get(&path).send().await.refused(404);
+    let never = bob.get("/status/6e9c7d0e-31e1-4f6e-8f2e-0b8a3f2b5a11").send().await.refused(404);
+    assert_eq!(unknown, never);
 }
 
 #[tokio::test]

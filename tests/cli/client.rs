@@ -195,6 +195,28 @@ fn a_new_keys_secret_is_alone_on_stdout() {
 }
 
 #[test]
+fn an_access_key_is_asked_for_by_its_function_and_may_have_an_end() {
+    let answer = ("201 Created", JSON, r#"{"id":"k","secret":"s3cret"}"#);
+    let (output, seen) = Canned::new(&[answer]).run(&["keys", "create", "--function", "f", "--expires-in", "30d"]);
+    assert_eq!(stdout(&output), "s3cret\n", "{}", stderr(&output));
+    let body: serde_json::Value = serde_json::from_str(&seen[0].body).expect("JSON");
+    assert_eq!((&body["functionId"], &body["name"]), (&"f".into(), &"access to f".into()));
+    assert!(body.get("scopes").is_none() && body["expiresAt"].as_str().is_some_and(|at| at.ends_with('Z')), "{body}");
+    let output = faasd(&["keys", "create", "--function", "f", "--scope", "admin"], &[]);
+    assert_eq!(output.status.code(), Some(2));
+    let (_, seen) = Canned::new(&[answer]).run(&["keys", "create", "ci"]);
+    assert_eq!(seen[0].body, r#"{"name":"ci","scopes":["invoke","read"]}"#);
+}
+
+#[test]
+fn the_audit_log_is_shown_newest_first_and_no_further_than_asked() {
+    let page = r#"{"items":[{"seq":3,"action":"key.create","owner":"admin"},{"seq":2,"action":"node.start"}],"nextCursor":"2"}"#;
+    let (output, seen) = Canned::new(&[("200 OK", JSON, page)]).run(&["audit", "--limit", "1"]);
+    assert!(stdout(&output).contains("key.create") && !stdout(&output).contains("node.start"), "{}", stdout(&output));
+    assert!(seen[0].line.contains("/audit?limit=1"), "{}", seen[0].line);
+}
+
+#[test]
 fn nobody_answering_is_said_with_the_way_to_mend_it() {
     let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
     let url = format!("http://127.0.0.1:{port}");
