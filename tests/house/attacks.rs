@@ -37,7 +37,10 @@ fn every_attack_is_listed_and_every_listed_one_is_run() {
     assert_eq!(by_id.len(), run.len(), "ids are distinct");
     let unlisted: Vec<_> = by_id.iter().filter(|(id, test)| listed.get(*id) != Some(*test)).collect();
     let unrun: Vec<_> = listed.iter().filter(|(id, test)| by_id.get(*id) != Some(*test)).collect();
-    assert!(unlisted.is_empty() && unrun.is_empty(), "run and not listed so: {unlisted:?}\nlisted and not run so: {unrun:?}");
+    assert!(
+        unlisted.is_empty() && unrun.is_empty(),
+        "run and not listed so: {unlisted:?}\nlisted and not run so: {unrun:?}"
+    );
     assert!(by_id.len() >= ATTACKS_MIN, "{} attacks", by_id.len());
     assert!(page.contains(&format!("{} attacks", by_id.len())), "the page says another number than {}", by_id.len());
 }

@@ -92,7 +92,13 @@ def _():
 
 @attack("kill-everything")
 def _():
+    """Whoever sends it is spared: what dies is below it."""
+    child = os.fork()
+    if child == 0:
+        while True:
+            time.sleep(60)
     os.kill(-1, signal.SIGKILL)
+    return {"made": int(os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL)}
 
 
 @attack("kill-init")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 
 from prelude import LURES, any_of, attack, below_proc, control, gained, handler, holds, libc, opened, refused
 
@@ -76,6 +77,8 @@ def _():
             names = os.listdir(place)
         except OSError:
             continue
+        # The interpreter is shown where it is.
+        names = [name for name in names if not (sys.base_prefix + "/").startswith("%s/%s/" % (place, name))]
         if names:
             return gained("%s holds %s" % (place, names[:5]))
     return refused("there are none")

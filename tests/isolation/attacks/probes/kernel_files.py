@@ -2,7 +2,7 @@
 
 import os
 
-from prelude import any_of, attack, control, gained, handler, in_child, libc, opened, read, refused, written
+from prelude import NEWUSER, any_of, attack, control, gained, handler, in_child, libc, opened, read, refused, written
 
 
 @attack("core-pattern")
@@ -71,10 +71,8 @@ def _():
     """Files that container runtimes mask, since they tell of the whole machine."""
     masked = ("/proc/timer_list", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi/scsi", "/proc/acpi/wakeup",
               "/proc/iomem", "/proc/slabinfo", "/proc/vmallocinfo", "/proc/pagetypeinfo")
-    for path in masked:
-        if read(path).strip():
-            return gained("%s can be read" % path)
-    return refused("none can be read")
+    shown = [path for path in masked if read(path).strip()]
+    return gained(shown) if shown else refused("none can be read")
 
 
 def be_a_good_victim():
@@ -98,10 +96,10 @@ def _():
     return in_child(lower)
 
 
-@attack("id-maps")
+@attack("id-maps", apart=NEWUSER)
 def _():
-    return any_of(*[opened([path], os.O_WRONLY) for path in ("/proc/self/uid_map", "/proc/1/uid_map")]) if os.getuid() == 0 else in_child(
-        lambda: written("/proc/self/uid_map", "0 0 1"))
+    """A map is written once, and the sandbox's was."""
+    return any_of(written("/proc/self/uid_map", "0 0 1"), written("/proc/self/gid_map", "0 0 1"))
 
 
 @attack("devices")
