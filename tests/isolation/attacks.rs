@@ -5,7 +5,9 @@
 
 mod bombs;
 mod files_left;
+mod frames;
 mod lures;
+mod natives;
 mod neighbours;
 mod port;
 mod probes;
@@ -18,10 +20,12 @@ mod uploads;
 
 /// Every attack's id, and the test that runs it, as `docs/attacks.md` names them.
 pub fn registry() -> Vec<(&'static str, String)> {
-    let groups: [(&str, Vec<&'static str>); 10] = [
+    let groups: [(&str, Vec<&'static str>); 12] = [
         ("bombs::what_a_process_does_is_its_own", bombs::ids(bombs::BOMBS)),
         ("bombs::what_a_function_hoards_is_its_own", bombs::ids(bombs::FLOODS)),
         ("files_left::what_is_left_in_output_leads_nowhere", files_left::ids()),
+        ("frames::a_sandbox_that_lies_harms_itself_alone", frames::ids()),
+        ("natives::other_languages_have_no_other_ways", natives::ids()),
         ("neighbours::sandboxes_are_hidden_from_each_other", neighbours::ids()),
         ("port::the_front_door_holds", port::ids()),
         ("sockets::bytes_that_no_client_sends_are_refused", sockets::ids()),

@@ -14,6 +14,8 @@ use crate::support::platform::ECHO;
 
 /// An answer of the canary later than this is no service. Far above what it takes beside a full build on the same machine.
 const CANARY_LIMIT: Duration = Duration::from_secs(15);
+/// The canary's pause while an attack goes on.
+const BETWEEN_CALLS: Duration = Duration::from_millis(100);
 const CANARY: &str = "canary";
 
 pub struct Siege {
@@ -67,6 +69,24 @@ impl Siege {
         });
         if !alive || since.elapsed() > CANARY_LIMIT {
             self.failures.push(format!("{id}: the canary after {:?}: {answer:?}", since.elapsed()));
+        }
+    }
+
+    /// What `attack` comes to, and the longest that the canary took meanwhile.
+    pub async fn beside<T>(&self, attack: impl Future<Output = T>) -> (T, Duration) {
+        let mut worst = Duration::ZERO;
+        let mut attack = std::pin::pin!(attack);
+        loop {
+            let since = Instant::now();
+            let call = async {
+                tokio::time::sleep(BETWEEN_CALLS).await;
+                self.ann.call(CANARY, &json!(0)).await;
+            };
+            tokio::select! {
+                biased;
+                done = &mut attack => return (done, worst),
+                () = call => worst = worst.max(since.elapsed().saturating_sub(BETWEEN_CALLS)),
+            }
         }
     }
 
