@@ -18,10 +18,8 @@ const NATIVE: &[&str] = &[
     "system-calls-of-32-bits",
     "system-calls-of-x32",
     "runner-executable-overwrite",
-    "runner-memory-file",
     "runner-traced",
     "runner-memory-read",
-    "runner-descriptors",
 ];
 
 /// How a call of the script may end.

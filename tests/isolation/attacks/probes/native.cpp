@@ -71,7 +71,6 @@ int main() {
     if (is("system-calls-of-32-bits")) tried(unshare_by_int80);
     if (is("system-calls-of-x32")) tried(unshare_by_x32);
     if (is("runner-executable-overwrite")) tried([&] { return opened(parent + "/exe", O_WRONLY); });
-    if (is("runner-memory-file")) tried([&] { return opened(parent + "/mem", O_RDWR); });
     if (is("runner-traced")) tried([&] { return ptrace(PTRACE_SEIZE, getppid(), 0, 0) < 0 ? -errno : 0L; });
     if (is("runner-memory-read")) tried([&] {
         char byte;
@@ -79,5 +78,4 @@ int main() {
         // In the control the parent is another program: an address that it doesn't have is an answer too.
         return process_vm_readv(getppid(), &here, 1, &there, 1, 0) < 0 ? -errno : 0L;
     });
-    if (is("runner-descriptors")) tried([&] { return opened(parent + "/fd/0", O_RDWR); });
 }
