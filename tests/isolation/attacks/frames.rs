@@ -60,8 +60,9 @@ async fn a_sandbox_that_lies_harms_itself_alone() {
         tokio::time::sleep(Duration::from_millis(500)).await;
         for nth in 0..3 {
             let next = siege.mallory.call("liar", &json!({ "say": nth })).await;
-            if next["result"] != nth {
-                outcome = Err(format!("the next call got another's answer: {next}"));
+            // A sandbox on its way out may fail the liar once more; nobody's answer is another's, and the last comes from a new one.
+            if (next["status"] == "SUCCESS" || nth == 2) && next["result"] != nth {
+                outcome = Err(format!("call {nth} after it got another's answer, or none: {next}"));
             }
         }
         siege.judge(id, outcome).await;

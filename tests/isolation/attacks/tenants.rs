@@ -166,6 +166,13 @@ async fn cancel_call(siege: &Siege) {
 async fn replay_letter(siege: &Siege) {
     let letter = siege.ann.submit("private", &json!("fail")).await;
     assert_eq!(siege.ann.wait_final(&letter).await["status"], "DEAD");
+    // It is listed a moment after the record says so.
+    for _ in 0..100 {
+        if siege.ann.get(&format!("/dead-letters/{letter}")).send().await.status == 200 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     let (real, unreal) = (format!("/dead-letters/{letter}"), format!("/dead-letters/{NOBODY}"));
     hidden(siege, Method::GET, &real, &unreal, &Value::Null).await;
     hidden(siege, Method::POST, &format!("{real}/replay"), &format!("{unreal}/replay"), &json!({})).await;

@@ -224,12 +224,6 @@ def _():
     return in_child(lambda: reached("prctl", 28, 0, 0, 0, 0))
 
 
-@attack("move-own-program-break")
-def _():
-    """PR_SET_MM: be another program in the eyes of ps and of the kernel's accounting."""
-    return in_child(lambda: any_of(reached("prctl", 35, 14, 0, 4, 0), reached("prctl", 35, 13, os.open("/dev/null", 0), 0, 0)))
-
-
 @attack("lift-the-filter")
 def _():
     def allow_everything_then_mount():
