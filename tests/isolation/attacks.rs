@@ -4,6 +4,7 @@
 //! What an attack tries is tried where it succeeds as well, so that a slip in it can't pass as a refusal.
 
 mod bombs;
+mod credentials;
 mod files_left;
 mod frames;
 mod lures;
@@ -20,9 +21,10 @@ mod uploads;
 
 /// Every attack's id, and the test that runs it, as `docs/attacks.md` names them.
 pub fn registry() -> Vec<(&'static str, String)> {
-    let groups: [(&str, Vec<&'static str>); 12] = [
+    let groups: [(&str, Vec<&'static str>); 13] = [
         ("bombs::what_a_process_does_is_its_own", bombs::ids(bombs::BOMBS)),
         ("bombs::what_a_function_hoards_is_its_own", bombs::ids(bombs::FLOODS)),
+        ("credentials::a_caller_is_who_its_key_says", credentials::ids()),
         ("files_left::what_is_left_in_output_leads_nowhere", files_left::ids()),
         ("frames::a_sandbox_that_lies_harms_itself_alone", frames::ids()),
         ("natives::other_languages_have_no_other_ways", natives::ids()),

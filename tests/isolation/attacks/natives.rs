@@ -25,7 +25,7 @@ const NATIVE: &[&str] = &[
 /// How a call of the script may end.
 const DOORS: &[(&str, &[&str])] = &[
     ("node-inspector", &["SUCCESS", "Crashed"]),
-    ("node-child-processes", &["SUCCESS"]),
+    ("node-child-processes", &["SUCCESS", "OutOfMemory", "Timeout"]),
     ("node-worker-threads", &["SUCCESS", "OutOfMemory", "Crashed"]),
     ("node-memory", &["OutOfMemory", "Crashed"]),
     ("node-array-buffers", &["OutOfMemory", "Crashed", "FunctionError"]),

@@ -19,7 +19,7 @@ const attacks = {
   "node-child-processes": async () => {
     const kept = [];
     let refused = 0;
-    for (let n = 0; n < 400; n++) {
+    for (let n = 0; n < 200; n++) {
       try {
         const child = spawn("/bin/sleep", ["60"]);
         child.on("error", () => refused++);
