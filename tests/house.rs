@@ -1,6 +1,7 @@
 //! What the repository promises about itself: rooms that stay apart, files that say what they are for, a configuration file that
 //! tells the truth.
 
+mod attacks;
 mod configuration;
 mod promises;
 mod rooms;

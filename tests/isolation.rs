@@ -1,5 +1,6 @@
 //! That code in a sandbox sees and harms nothing but its own, and that what it used is measured.
 
+pub mod attacks;
 mod calls;
 mod failures;
 mod needs;

@@ -52,10 +52,12 @@ fn pages_link_to_files_that_exist() {
         "SPECIFICATION.md",
         "CHANGELOG.md",
         "benches/README.md",
+        "docs/attacks.md",
         "docs/errors.md",
         "docs/limits.md",
         "docs/metrics.md",
         "docs/operations.md",
+        "docs/threat-model.md",
     ] {
         let text = std::fs::read_to_string(root().join(page)).expect("a page");
         let folder = root().join(page).parent().map(std::path::Path::to_owned).unwrap_or_default();
