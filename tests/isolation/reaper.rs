@@ -243,15 +243,22 @@ async fn hostile_calls_leave_nothing() {
 async fn a_sandbox_that_can_t_be_killed_is_kept_apart_and_collected_later() {
     let Some(freezer) = Freezer::make() else { return eprintln!("not tried: no v1 freezer to hang a process with") };
     let daemon = Daemon::with("SANDBOX__GRACE_MS", 100).start().await;
-    let source = "import time\ndef handler(event, context):\n    time.sleep(event)\n    return 'done'\n";
-    daemon.deploy_python_with("f", source, json!({ "timeoutMs": 2000 })).await;
-    let before = daemon.footprint().sandbox_processes();
-    let job = daemon.submit("f", &json!(30)).await;
-    daemon.wait_running(&job).await;
-    tokio::time::sleep(Duration::from_millis(700)).await;
-    // Whatever is there by now has been told to sleep, or is generic: all of it hangs.
-    let hung: Vec<i32> = daemon.footprint().sandbox_processes();
-    hung.iter().for_each(|pid| freezer.hang(*pid));
+    let source = "import subprocess\ndef handler(event, context):\n    if event: subprocess.run(['sleep', event])\n    return 'done'\n";
+    daemon.deploy_python("f", source).await;
+    let job = daemon.submit("f", &json!(SLEEP)).await;
+    let since = Instant::now();
+    let sleeper = loop {
+        let is_sleeper = |pid: &i32| {
+            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == format!("sleep\0{SLEEP}\0").as_bytes())
+        };
+        if let Some(pid) = daemon.footprint().sandbox_processes().into_iter().find(is_sleeper) {
+            break pid;
+        }
+        assert!(since.elapsed() < Duration::from_secs(25), "the function does not begin");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    freezer.hang(sleeper);
+    assert_eq!(daemon.delete(&format!("/invocations/{job}")).send().await.status / 100, 2);
     let quarantined = async |count: f64| {
         let since = Instant::now();
         while daemon.metrics().await.sum("faasd_sandbox_quarantined", &[]) != count {
