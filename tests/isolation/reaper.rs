@@ -13,7 +13,7 @@ use crate::support::platform::ECHO;
 
 /// As many as fit a test; the ten thousand of the promise are asked for by name.
 const CALLS: usize = 300;
-const CALLS_VARIABLE: &str = "FAASD_HOSTILE_CALLS";
+const CALLS_VARIABLE: &str = "HOSTILE_CALLS";
 const CALLERS: usize = 6;
 /// Before things are counted for the first time.
 const WARM_UP: usize = 40;
