@@ -11,6 +11,7 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use super::launcher::protocol::Scratch;
 use crate::domain::limits::KIB;
 
 /// Directories deeper than this are left.
@@ -54,10 +55,11 @@ impl Output {
         Ok(Self { directory, empty_bytes })
     }
 
-    /// Lets the file system that `/output` shares with `/tmp` hold so many bytes, and files in proportion.
-    pub fn resize(&self, bytes: u64) -> io::Result<()> {
+    /// The size that lets the file system it shares with `/tmp` hold so many bytes, and files in proportion; and a descriptor by
+    /// which whoever is privileged in a mount namespace of its own, as the launcher is, can set it.
+    pub fn sized(&self, bytes: u64) -> io::Result<(Scratch, OwnedFd)> {
         let inodes = (bytes / BYTES_PER_INODE).clamp(INODES_MIN, INODES_MAX);
-        super::sys::resize_tmpfs(self.directory.as_fd(), bytes, inodes)
+        Ok((Scratch { bytes, inodes }, self.directory.try_clone()?))
     }
 
     /// Whether there is nothing to take: one system call, for the path that every call goes.

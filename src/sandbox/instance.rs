@@ -313,11 +313,14 @@ impl Sandbox for LinuxSandbox {
             .limit(&self.shared.limits(version.memory_mb))
             .map_err(|error| failed("limit the sandbox", error.to_string()))?;
         self.memory_mb.store(version.memory_mb, Ordering::Relaxed);
-        if let Some(output) = &state.output {
-            let scratch_mb = self.shared.config.limits.scratch_mb(version.runtime, version.memory_mb);
-            output.resize(u64::from(scratch_mb) * MIB).map_err(|error| failed("size /tmp", error.to_string()))?;
-        }
-        self.shared.launcher.mount_code(self.slot, what.code_dir.clone()).await.map_err(SpecialiseError::Sandbox)?;
+        let scratch_mb = self.shared.config.limits.scratch_mb(version.runtime, version.memory_mb);
+        let scratch = state.output.as_ref().map(|output| output.sized(u64::from(scratch_mb) * MIB)).transpose();
+        let scratch = scratch.map_err(|error| failed("size /tmp", error.to_string()))?;
+        self.shared
+            .launcher
+            .mount_code(self.slot, what.code_dir.clone(), scratch)
+            .await
+            .map_err(SpecialiseError::Sandbox)?;
         let build = match (self.kind, &self.compiler) {
             (SandboxKind::Build(runtime), Some(compiler)) => Some(compile::arguments(runtime, compiler)),
             _ => None,

@@ -14,7 +14,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::launcher::protocol::{MESSAGE_BYTES_MAX, Reply, Request, Setup, Start};
+use super::launcher::protocol::{MESSAGE_BYTES_MAX, Reply, Request, Scratch, Setup, Start};
 use super::sys;
 use crate::ports::sandbox::SandboxError;
 
@@ -34,7 +34,7 @@ enum Order {
 
 enum Ask {
     Start(Box<Start>, Vec<OwnedFd>, Answer<Started>),
-    Mount { slot: u32, code: PathBuf, answer: Answer<()> },
+    Mount { slot: u32, code: PathBuf, scratch: Option<(Scratch, OwnedFd)>, answer: Answer<()> },
     Release { slot: u32 },
 }
 
@@ -81,9 +81,15 @@ impl LauncherHandle {
         told.await.unwrap_or_else(|_| Err(failed("start a sandbox", "the launcher died")))
     }
 
-    pub async fn mount_code(&self, slot: u32, code: PathBuf) -> Result<(), SandboxError> {
+    /// Shows `code` in the sandbox, and sizes the file system that its `/output` is in.
+    pub async fn mount_code(
+        &self,
+        slot: u32,
+        code: PathBuf,
+        scratch: Option<(Scratch, OwnedFd)>,
+    ) -> Result<(), SandboxError> {
         let (answer, told) = oneshot::channel();
-        self.order(Order::Ask(Ask::Mount { slot, code, answer })).await?;
+        self.order(Order::Ask(Ask::Mount { slot, code, scratch, answer })).await?;
         told.await.unwrap_or_else(|_| Err(failed("mount code", "the launcher died")))
     }
 
@@ -245,9 +251,10 @@ fn request_of(ask: Ask, pending: &mut HashMap<u32, Pending>) -> (Request, Vec<Ow
             pending.insert(start.slot, Pending::Start(answer));
             (Request::Start(*start), fds)
         }
-        Ask::Mount { slot, code, answer } => {
+        Ask::Mount { slot, code, scratch, answer } => {
             pending.insert(slot, Pending::Mount(answer));
-            (Request::Mount { slot, code }, Vec::new())
+            let (scratch, output) = scratch.unzip();
+            (Request::Mount { slot, code, scratch }, output.into_iter().collect())
         }
         Ask::Release { slot } => (Request::Release { slot }, Vec::new()),
     }

@@ -8,7 +8,7 @@
 //! ```text
 //! daemon → Setup                                   launcher → Ready | Failed
 //! daemon → Start{slot, …} + descriptors            launcher → Started{slot, pid} + pidfd, listener | Failed{slot, …}
-//! daemon → Mount{slot, code}                       launcher → Mounted{slot} | Failed{slot, …}
+//! daemon → Mount{slot, code, …} + descriptor       launcher → Mounted{slot} | Failed{slot, …}
 //! daemon → Release{slot}   (the sandbox has ended; no answer)
 //! ```
 

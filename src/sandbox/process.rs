@@ -22,7 +22,9 @@ use super::{files, seccomp, sys};
 use crate::ports::sandbox::{Exit, SandboxError};
 
 /// Between SIGKILL and the last process gone; longer only if one hangs in the kernel.
-const KILL_WAIT: Duration = Duration::from_secs(5);
+const KILL_WAIT: Duration = Duration::from_secs(10);
+/// A hundred processes take a while to end on what a small function has of the processor: after this they get more.
+const KILL_SLOW: Duration = Duration::from_millis(200);
 /// Between two tries to remove a group whose last process has just gone; doubles from the first to the last.
 const REMOVE_RETRY: Duration = Duration::from_millis(1);
 const REMOVE_RETRY_MAX: Duration = Duration::from_secs(5);
@@ -180,6 +182,10 @@ impl Process {
         self.signal(libc::SIGKILL);
         // A v1 freezer keeps even killed processes.
         let _ = self.group.thaw();
+        if tokio::time::timeout(KILL_SLOW, self.wait()).await.is_ok() {
+            return;
+        }
+        self.group.hurry();
         if tokio::time::timeout(KILL_WAIT, self.wait()).await.is_err() {
             self.group.kill();
             self.place.take(self.slot, "a process hangs in the kernel");

@@ -28,9 +28,9 @@ fn jobs_max(concurrency: usize) -> usize {
     (concurrency - concurrency.div_ceil(RESERVE_PART).min(concurrency)).max(1)
 }
 
-/// Of those, an owner's: all but the same part, and never more than may run.
+/// Of those, an owner's: some are left for other owners' jobs, and of what it may run at once some for its own callers who wait.
 fn per_owner_max(jobs: usize, share: usize) -> usize {
-    all_but_reserve(jobs).min(share).max(1)
+    all_but_reserve(jobs).min(jobs_max(share)).max(1)
 }
 
 /// Counts a lease as held, however its job ends.
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn one_owner_s_jobs_leave_places_for_another_s() {
-        for (jobs, share, most) in [(1, 10, 1), (7, 100, 7), (56, 100, 49), (56, 3, 3)] {
+        for (jobs, share, most) in [(1, 10, 1), (7, 100, 7), (56, 100, 49), (56, 3, 2), (56, 1, 1)] {
             assert_eq!(per_owner_max(jobs, share), most, "{jobs}");
         }
     }

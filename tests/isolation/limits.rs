@@ -182,7 +182,7 @@ async fn a_call_beyond_its_owner_s_number_is_429_and_others_are_served() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let answer = ann.run("slow", &json!(0)).send().await;
-    let (code, sentence) = answer.refused(429);
+    let (sentence, code) = answer.refused(429);
     assert_eq!(code, "TooManyRequests", "{sentence}");
     assert!(sentence.contains("ann") && sentence.contains('2'), "{sentence}");
     assert!(answer.header("retry-after").is_some());

@@ -50,6 +50,7 @@ impl Pool {
         out: &mut Vec<Action>,
     ) {
         let was_frozen = self.take_idle(slot, version);
+        self.count_spare(version);
         let sandbox = &mut self.sandboxes[slot];
         sandbox.state = State::Busy { version };
         sandbox.since = self.now;

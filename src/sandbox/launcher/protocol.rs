@@ -49,14 +49,23 @@ pub struct Start {
     pub tasks_max: u64,
 }
 
+/// What `/tmp` and `/output` hold together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scratch {
+    pub bytes: u64,
+    pub inodes: u64,
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Request {
     Setup(Setup),
     Start(Start),
-    /// Show a host directory at `/var/task` of the sandbox in this slot.
+    /// Show a host directory at `/var/task` of the sandbox in this slot; and if `scratch`, give the file system of the descriptor that
+    /// comes along, the sandbox's `/output`, this size.
     Mount {
         slot: u32,
         code: PathBuf,
+        scratch: Option<Scratch>,
     },
     Release {
         slot: u32,

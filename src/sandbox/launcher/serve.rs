@@ -161,8 +161,15 @@ impl Launcher {
         let (slot, done) = match request {
             Request::Setup(_) => return Ok(()),
             Request::Start(start) => (start.slot, self.make(&start, fds).map(|()| None)),
-            Request::Mount { slot, code } => {
-                (slot, self.show_code(slot, &code).map(|()| Some(Reply::Mounted { slot })))
+            Request::Mount { slot, code, scratch } => {
+                let sized = match (scratch, fds.first()) {
+                    (Some(scratch), Some(output)) => {
+                        sys::resize_tmpfs(output.as_fd(), scratch.bytes, scratch.inodes).step("size /tmp")
+                    }
+                    _ => Ok(()),
+                };
+                let shown = sized.and_then(|()| self.show_code(slot, &code));
+                (slot, shown.map(|()| Some(Reply::Mounted { slot })))
             }
             Request::Release { slot } => {
                 self.release(slot);

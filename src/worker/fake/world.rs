@@ -111,11 +111,12 @@ impl World {
         self.records.lock().unwrap()[&id].record.clone()
     }
 
-    fn pop(&self, max: usize) -> Vec<Lease> {
+    fn pop(&self, max: usize, per_owner_max: usize) -> Vec<Lease> {
         let (mut jobs, now) = (self.jobs.lock().unwrap(), Instant::now());
+        let leased = |job: &Job| self.leased.lock().unwrap().values().filter(|(of, _)| of.owner == job.owner).count();
         let mut leases = Vec::new();
         while leases.len() < max
-            && let Some(at) = jobs.iter().position(|(_, _, ready)| *ready <= now)
+            && let Some(at) = jobs.iter().position(|(job, _, ready)| *ready <= now && leased(job) < per_owner_max)
         {
             let (job, attempts, _) = jobs.remove(at).unwrap();
             let attempt = attempts + 1;
@@ -137,10 +138,10 @@ impl JobQueue for World {
         Ok(())
     }
 
-    async fn receive(&self, max: usize, _: usize, wait: Duration) -> Result<Vec<Lease>, StoreError> {
+    async fn receive(&self, max: usize, per_owner_max: usize, wait: Duration) -> Result<Vec<Lease>, StoreError> {
         let until = Instant::now() + wait;
         loop {
-            let leases = self.pop(max);
+            let leases = self.pop(max, per_owner_max);
             if !leases.is_empty() || Instant::now() >= until {
                 return Ok(leases);
             }

@@ -91,6 +91,7 @@ async fn jobs_leave_room_for_callers() {
     }
     bench.worker.start();
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(bench.worker.view().active, 7);
+    // Of eight calls an owner may have seven, of which one is left for its callers.
+    assert_eq!(bench.worker.view().active, 6);
     assert_eq!(bench.outcome(&bench.world.deploy("f", Runtime::Python, 1000), "echo").await.status, Status::Success);
 }
