@@ -25,6 +25,8 @@ enum Step {
     Blocked,
     /// Its owner has all that one may have.
     OverShare,
+    /// Idle sandboxes of its owner went, so that it is somebody else's turn perhaps.
+    Again,
     /// Only calls that end make room for it, and then its owner would hold so much.
     Short {
         held_mb: u64,
@@ -57,6 +59,10 @@ impl Pool {
                         break;
                     }
                     Step::Reserved => return,
+                    Step::Again => {
+                        (from, last, after, short) = ((0, 0, 0), None, 0, None);
+                        break;
+                    }
                     Step::OverShare => after = seq + 1,
                     Step::Blocked => (after, needy) = (seq + 1, true),
                     Step::Short { held_mb } => {
@@ -83,8 +89,8 @@ impl Pool {
         if within_share && self.is_short_of_room(version) {
             return Step::Short { held_mb: self.owners[owner].held_mb + charge_mb };
         }
-        if !within_share && !self.make_own_room(version, out) {
-            return Step::OverShare;
+        if !within_share {
+            return if self.make_own_room(version, out) { Step::Again } else { Step::OverShare };
         }
         match self.make_room(need, out) {
             Room::Now => {}
