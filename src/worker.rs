@@ -16,6 +16,7 @@ mod execute;
 mod fake;
 mod handle;
 mod job;
+mod lent;
 mod metrics;
 mod poll;
 mod sampler;

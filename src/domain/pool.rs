@@ -321,7 +321,10 @@ impl Pool {
         match (self.sandboxes[slot].dead, reusable) {
             (true, _) => self.end(slot, EndReason::Died, out),
             (false, false) => self.end(slot, EndReason::NotReusable, out),
-            (false, true) => self.make_idle(slot, version, None, now),
+            (false, true) => {
+                self.make_idle(slot, version, None, now);
+                self.give_way(version, out);
+            }
         }
         self.settle(version, now, out);
     }
@@ -357,26 +360,6 @@ impl Pool {
         self.taken.ending_mb -= self.sandboxes[slot].memory_mb;
         self.forget(slot);
         self.grow(now, out);
-    }
-
-    fn retire(&mut self, key: VersionKey, now: Duration, out: &mut Vec<Action>) {
-        let Some(&slot) = self.by_key.get(&key) else { return };
-        self.versions[slot].retired = true;
-        self.settle(slot, now, out);
-    }
-
-    fn drain(&mut self, now: Duration, out: &mut Vec<Action>) {
-        self.draining = true;
-        let versions: Vec<Slot> = self.versions.iter().map(|(slot, _)| slot).collect();
-        for version in versions {
-            self.settle(version, now, out);
-        }
-        for runtime in 0..RUNTIMES {
-            while let Some(slot) = self.runtimes[runtime].ready.front() {
-                self.take_generic(slot);
-                self.end(slot, EndReason::Draining, out);
-            }
-        }
     }
 
     /// The sandbox's places in the limits become those of one that is ending. It must be in no chain any more.

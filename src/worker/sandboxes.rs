@@ -380,12 +380,6 @@ impl Sandboxes {
         self.lock().pool.reserve_id()
     }
 
-    /// Takes memory out of the pool's budget for as long as the value lives.
-    pub fn lend(self: &Arc<Self>, memory_mb: u64) -> Lent {
-        self.apply(Event::Lend { memory_mb });
-        Lent { sandboxes: self.clone(), memory_mb }
-    }
-
     pub fn with_pool<T>(&self, look: impl FnOnce(&Pool) -> T) -> T {
         look(&self.lock().pool)
     }
@@ -398,18 +392,6 @@ impl Sandboxes {
     pub(super) fn lock(&self) -> MutexGuard<'_, Core> {
         // The pool panics only if it is broken itself; going on with what it holds is better than ending every call.
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Memory that something beside the pool uses.
-pub(super) struct Lent {
-    sandboxes: Arc<Sandboxes>,
-    memory_mb: u64,
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        self.sandboxes.apply(Event::Return { memory_mb: self.memory_mb });
     }
 }
 

@@ -25,7 +25,9 @@ enum Step {
     Blocked,
     /// Its owner has all that one may have.
     OverShare,
-    /// Only calls that end make room for it, and then its owner would hold so much: what comes free is not for those who hold more.
+    /// Idle sandboxes of its owner went, so that it is somebody else's turn perhaps.
+    Again,
+    /// Only calls that end make room for it, and then its owner would hold so much.
     Short {
         held_mb: u64,
     },
@@ -35,11 +37,12 @@ impl Pool {
     /// Orders what waiters need, for the owner that holds least first; with nobody in need, refills the generic ones.
     pub(super) fn grow(&mut self, now: Duration, out: &mut Vec<Action>) {
         let (mut from, mut blocked, mut needy) = ((0, 0, 0), 0, false);
-        let mut held_mb_max = u64::MAX;
+        // Who is short of room, and what they would hold with it: what comes free is not for those who would hold more.
+        let mut short: Option<(Slot, u64)> = None;
         // How far the versions of the last owner were gone through.
         let (mut last, mut after) = (None, 0);
         while let Some(&(held_mb, seq, owner)) = self.wanting.range(from..).next() {
-            if held_mb > held_mb_max {
+            if short.is_some_and(|(_, held_mb_max)| held_mb > held_mb_max) {
                 return;
             }
             if last != Some(owner) {
@@ -48,17 +51,23 @@ impl Pool {
             // An owner that is given something comes again, behind those that hold less.
             from = (held_mb, seq, owner + 1);
             while let Some(&(seq, version)) = self.owners[owner].wanting.range((after, 0)..).next() {
-                match self.create_for(version, out) {
+                let would_hold_mb = self.owners[owner].held_mb + self.versions[version].charge_mb();
+                let may = short.is_none_or(|(of, held_mb_max)| of == owner || would_hold_mb <= held_mb_max);
+                match if may { self.create_for(version, out) } else { Step::Blocked } {
                     Step::Ordered => {
                         self.reindex(version);
                         break;
                     }
                     Step::Reserved => return,
+                    Step::Again => {
+                        (from, last, after, short) = ((0, 0, 0), None, 0, None);
+                        break;
+                    }
                     Step::OverShare => after = seq + 1,
                     Step::Blocked => (after, needy) = (seq + 1, true),
                     Step::Short { held_mb } => {
                         (after, needy) = (seq + 1, true);
-                        held_mb_max = held_mb_max.min(held_mb);
+                        short = short.or(Some((owner, held_mb)));
                     }
                 }
                 blocked += 1;
@@ -80,8 +89,8 @@ impl Pool {
         if within_share && self.is_short_of_room(version) {
             return Step::Short { held_mb: self.owners[owner].held_mb + charge_mb };
         }
-        if !within_share && !self.make_own_room(version, out) {
-            return Step::OverShare;
+        if !within_share {
+            return if self.make_own_room(version, out) { Step::Again } else { Step::OverShare };
         }
         match self.make_room(need, out) {
             Room::Now => {}

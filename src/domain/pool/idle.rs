@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use crate::domain::ids::VersionKey;
 use crate::domain::outcome::StartType;
 
 use super::slab::Slot;
-use super::{Action, EndReason, Pool, State};
+use super::{Action, EndReason, Pool, RUNTIMES, State};
 
 impl Pool {
     /// When [`super::Event::Tick`] has something to do at the earliest; `None`: not before another event.
@@ -76,6 +77,26 @@ impl Pool {
             self.unfrozen.unlink(&mut self.sandboxes, |s| &mut s.unfrozen, slot);
         }
         was_frozen
+    }
+
+    pub(super) fn retire(&mut self, key: VersionKey, now: Duration, out: &mut Vec<Action>) {
+        let Some(&slot) = self.by_key.get(&key) else { return };
+        self.versions[slot].retired = true;
+        self.settle(slot, now, out);
+    }
+
+    pub(super) fn drain(&mut self, now: Duration, out: &mut Vec<Action>) {
+        self.draining = true;
+        let versions: Vec<Slot> = self.versions.iter().map(|(slot, _)| slot).collect();
+        for version in versions {
+            self.settle(version, now, out);
+        }
+        for runtime in 0..RUNTIMES {
+            while let Some(slot) = self.runtimes[runtime].ready.front() {
+                self.take_generic(slot);
+                self.end(slot, EndReason::Draining, out);
+            }
+        }
     }
 
     /// Ends idle sandboxes of a version that is not to keep any beyond what its waiters need.

@@ -55,6 +55,13 @@ pub(super) struct OwnerPool {
     wanting_at: Option<(u64, u64)>,
 }
 
+impl OwnerPool {
+    /// Whether one more of its calls may run at once.
+    pub fn may_begin(&self, share: &Share) -> bool {
+        self.active < share.concurrency && self.active + self.waiting < share.calls
+    }
+}
+
 impl Pool {
     /// The owner of a version that is about to be added.
     pub(super) fn owner_of(&mut self, name: &Owner) -> Slot {

@@ -13,7 +13,6 @@ impl Pool {
     /// After a version's sandboxes changed: serve, end what is not wanted, create what is.
     pub(super) fn settle(&mut self, version: Slot, now: Duration, out: &mut Vec<Action>) {
         self.place_in_line(version);
-        self.give_way(version, out);
         self.serve(out);
         self.trim(version, out);
         self.reindex(version);

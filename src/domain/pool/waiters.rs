@@ -20,7 +20,7 @@ impl Pool {
         let known = self.by_key.get(&key).copied();
         if let Some(slot) = known
             && self.taken.active < self.settings.concurrency_max
-            && self.owners[self.versions[slot].owner].active < self.settings.share.concurrency
+            && self.owners[self.versions[slot].owner].may_begin(&self.settings.share)
             && let Some(sandbox) = self.versions[slot].idle.back()
         {
             // Nobody else waits for this one: with a call to spare, whoever could be served has been.
