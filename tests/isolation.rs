@@ -3,9 +3,9 @@
 pub mod attacks;
 mod calls;
 mod failures;
+mod limits;
 mod needs;
 mod proc;
-mod limits;
 mod reaper;
 mod runtime_api;
 mod surroundings;
