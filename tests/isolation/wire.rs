@@ -354,7 +354,7 @@ async fn a_flood_of_output_files_is_not_seen_in_the_next_call() {
     let source = "import os\ndef handler(event, context):\n    seen = len(os.listdir('/output'))\n    \
                   for n in range(event['files']):\n        open(f'/output/{n}', 'w').close()\n    return seen\n";
     daemon.deploy_python("f", source).await;
-    let record = daemon.call("f", &json!({ "files": 20_000 })).await;
+    let record = daemon.call("f", &json!({ "files": 5_000 })).await;
     assert_eq!((&record["status"], &record["result"]), (&json!("SUCCESS"), &json!(0)), "{record}");
     assert!(record["outputFiles"].as_array().is_some_and(|files| files.len() <= 100), "{record}");
     let next = daemon.call("f", &json!({ "files": 3 })).await;
