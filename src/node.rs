@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -121,6 +122,16 @@ impl Signals {
     }
 }
 
+/// A sandbox takes some twenty descriptors and a connection one: the usual soft limit of 1 024 is for programs that use select(2).
+fn raise_open_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most).map(|()| most));
+    match raised {
+        Ok(most) => tracing::debug!(most, "open files allowed"),
+        Err(error) => tracing::warn!(%error, "the limit on open files can't be raised"),
+    }
+}
+
 impl Node {
     /// Starts everything, up to a listener that answers nobody yet.
     pub async fn build(mut config: Config, surroundings: &Surroundings) -> Result<Self, StartError> {
@@ -129,6 +140,9 @@ impl Node {
             Role::Controller => return Err(StartError::Role("controller")),
             Role::Worker => return Err(StartError::Role("worker")),
         }
+        // The launcher has another current directory than the daemon.
+        config.data_dir = std::path::absolute(&config.data_dir).map_err(step("find the data directory"))?;
+        raise_open_files();
         let tls = Tls::open(&config.tls)?;
         let vault = Arc::new(LocalVault::open(&config.secrets, &config.data_dir)?);
         // The vault has it; nobody else needs it.

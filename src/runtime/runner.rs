@@ -36,6 +36,8 @@ const SIGNALLED: u8 = 128;
 /// Serves until the daemon hangs up or the program that lives on ends; then ends as the program did, so that the daemon sees
 /// its exit code or signal. Call it first thing in a process: it blocks SIGTERM and SIGCHLD.
 pub fn run(socket: OwnedFd) -> ExitCode {
+    // The program has the same ids: it is not to read this process's memory or take its descriptors from /proc (proc(5), ptrace(2)).
+    let _ = nix::sys::prctl::set_dumpable(false);
     let stop = match Service::new(socket) {
         Ok(mut service) => service.run(),
         Err(error) => Stop::Failed(error),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{stderr, stdout};
-use crate::support::daemon::Daemon;
+use crate::support::daemon::{Builder, Daemon};
 
 /// Prints a line each 300 ms.
 const SLOW: &str = "import time
@@ -115,4 +115,20 @@ async fn exit_codes_tell_the_function_s_failures_from_the_platform_s() {
         let output = faasd(&daemon, args).await;
         assert_eq!(output.status.code(), Some(code), "{args:?}: {}", stderr(&output));
     }
+}
+
+#[tokio::test]
+async fn a_relative_data_directory_is_as_good_as_any() {
+    let daemon = Builder::default().with_relative_data_dir().start().await;
+    daemon.deploy_python("f", "def handler(event, context):\n    return event\n").await;
+    assert_eq!(daemon.result("f", &json!(1)).await, 1);
+}
+
+#[tokio::test]
+async fn the_daemon_may_open_as_many_files_as_the_machine_lets_it() {
+    let daemon = Daemon::start().await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).expect("the daemon's limits");
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a line on open files");
+    let values: Vec<&str> = line["Max open files".len()..].split_whitespace().collect();
+    assert_eq!(values[0], values[1], "soft and hard: {line}");
 }

@@ -30,6 +30,7 @@ pub struct Daemon {
     settings: Vec<(String, String)>,
     tls: Option<TlsConnector>,
     surroundings: Surroundings,
+    has_relative_data_dir: bool,
     footprint: Footprint,
     slot: Slot,
     /// Dropped last: it holds everything the daemon writes.
@@ -42,6 +43,7 @@ pub struct Builder {
     settings: Vec<(String, String)>,
     tls: Option<TlsConnector>,
     surroundings: Surroundings,
+    has_relative_data_dir: bool,
 }
 
 impl Builder {
@@ -62,6 +64,12 @@ impl Builder {
         self
     }
 
+    /// The daemon is told its data directory as a path from its current one.
+    pub fn with_relative_data_dir(mut self) -> Self {
+        self.has_relative_data_dir = true;
+        self
+    }
+
     pub async fn start(self) -> Daemon {
         assert!(nix::unistd::geteuid().is_root(), "needs root, to make real sandboxes: run `make test` as root");
         let slot = Slot::take();
@@ -79,6 +87,7 @@ impl Builder {
             settings: self.settings,
             tls: self.tls,
             surroundings: self.surroundings,
+            has_relative_data_dir: self.has_relative_data_dir,
             footprint,
             slot,
             _home: home,
@@ -130,7 +139,8 @@ impl Daemon {
         let mut command = self.surroundings.command(env!("CARGO_BIN_EXE_faasd"), &self.footprint.home.join("scratch"));
         command
             .args(["--role", "both", "--listen", "127.0.0.1:0", "--isolation", "auto", "--data-dir"])
-            .arg(self.data_dir())
+            .arg(if self.has_relative_data_dir { PathBuf::from("data") } else { self.data_dir() })
+            .current_dir(&self.footprint.home)
             .env("TMPDIR", self.footprint.temp_dir())
             .env("FAASD_SANDBOX__CGROUP_PREFIX", &self.slot.cgroup_prefix)
             .env("FAASD_SANDBOX__UID_FIRST", self.slot.uid_first.to_string())

@@ -20,6 +20,8 @@ const NATIVE: &[&str] = &[
     "runner-executable-overwrite",
     "runner-traced",
     "runner-memory-read",
+    "runner-memory-file",
+    "runner-descriptors",
 ];
 
 /// How a call of the script may end.
