@@ -18,29 +18,49 @@ fn place(test: &str) -> Option<(std::path::PathBuf, &str)> {
     Some((place, name))
 }
 
-#[test]
-fn every_promise_names_a_test_that_exists() {
-    let text = std::fs::read_to_string(root().join("SPECIFICATION.md")).expect("SPECIFICATION.md");
-    let held =
-        text.lines().filter(|line| line.starts_with('|') && line.contains("::")).filter_map(|line| quoted(line).last());
-    let mut broken = Vec::new();
-    let mut checked = 0;
-    for test in held {
-        checked += 1;
-        let found = place(test).is_some_and(|(path, name)| {
+/// Of these tests, those that are not there.
+fn absent<'a>(tests: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let is_absent = |test: &&str| {
+        !place(test).is_some_and(|(path, name)| {
             // A file's tests may lie beside it: load.rs and load_tests.rs.
             let beside =
                 path.with_file_name(format!("{}_tests.rs", path.file_stem().unwrap_or_default().to_string_lossy()));
             [path, beside]
                 .iter()
                 .any(|path| std::fs::read_to_string(path).is_ok_and(|source| source.contains(&format!("fn {name}("))))
-        });
-        if !found {
-            broken.push(test);
-        }
-    }
-    assert!(checked > 0, "no promise was found: the check reads the page wrongly");
+        })
+    };
+    tests.filter(is_absent).collect()
+}
+
+#[test]
+fn every_promise_names_a_test_that_exists() {
+    let text = std::fs::read_to_string(root().join("SPECIFICATION.md")).expect("SPECIFICATION.md");
+    let held: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with('|') && line.contains("::"))
+        .filter_map(|line| quoted(line).last())
+        .collect();
+    assert!(!held.is_empty(), "no promise was found: the check reads the page wrongly");
+    let broken = absent(held.into_iter());
     assert!(broken.is_empty(), "these tests are promised and don't exist:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn every_threat_names_tests_that_exist() {
+    let text = std::fs::read_to_string(root().join("docs/threat-model.md")).expect("docs/threat-model.md");
+    let rows: Vec<&str> = text.lines().filter(|line| line.matches(" | ").count() == 2 && line.contains("::")).collect();
+    // The page's own short form.
+    let named: Vec<String> = rows
+        .iter()
+        .flat_map(|line| quoted(line).filter(|test| test.contains("::")))
+        .map(|test| {
+            test.strip_prefix("attacks::").map_or(test.to_owned(), |rest| format!("isolation::attacks::{rest}"))
+        })
+        .collect();
+    assert!(named.len() > 50, "{} tests were found: the check reads the page wrongly", named.len());
+    let broken = absent(named.iter().map(String::as_str));
+    assert!(broken.is_empty(), "these tests are named and don't exist:\n{}", broken.join("\n"));
 }
 
 #[test]
