@@ -7,6 +7,8 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use faasd::domain::function::{Runtime, Version};
 use faasd::domain::ids::{Digest, FunctionId, Owner, SandboxId};
+use faasd::domain::policy::evict::Eviction;
+use faasd::domain::policy::keep_alive::KeepAlive;
 use faasd::domain::pool::{Action, Event, Pool, Settings, WaiterId};
 use faasd::domain::time::Timestamp;
 use uuid::Uuid;
@@ -41,7 +43,8 @@ fn warm(versions: u128, concurrency_max: usize) -> (Pool, Vec<Arc<Version>>) {
         memory_budget_mb: 1 << 30,
         prewarmed: [0; Runtime::ALL.len()],
         freeze_after: Duration::from_millis(200),
-        keep_alive: Duration::from_secs(600),
+        keep_alive: KeepAlive::Adaptive { standard: Duration::from_secs(600), most: Duration::from_secs(14_400) },
+        eviction: Eviction::GreedyDual,
     });
     let versions: Vec<_> = (0..versions).map(version).collect();
     let mut out = Vec::new();

@@ -19,7 +19,9 @@
 //!
 //! Checkout of an idle sandbox and checkin without waiters are O(1); the rest is O(log versions that wait).
 
+mod ahead;
 mod create;
+mod habits;
 mod idle;
 #[cfg(test)]
 mod model;
@@ -41,6 +43,8 @@ use std::time::Duration;
 use super::function::{Runtime, Version};
 use super::ids::{SandboxId, VersionKey};
 use super::outcome::StartType;
+use super::policy::keep_alive::Plan;
+use habits::Habits;
 use slab::{Chain, Link, Slab, Slot};
 pub use words::{Action, Counts, EndReason, Event, GENERIC_MEMORY_MB, Refusal, Settings, WaiterId};
 use worth::{History, Mean};
@@ -81,6 +85,8 @@ struct Sandbox {
     frozen: bool,
     /// Ended by itself while something was still to be reported of it.
     dead: bool,
+    /// The eviction's clock when it became idle.
+    clock: u64,
     /// In its version's idle ones, or in its runtime's generic ones.
     group: Link,
     /// In the idle ones of all versions.
@@ -116,6 +122,14 @@ struct VersionPool {
     wanting_at: Option<u64>,
     /// Its place in `Pool::watched`.
     watched_at: Option<Duration>,
+    /// Its place in `Pool::lapsing`.
+    lapses_at: Option<Duration>,
+    /// What is remembered of its function.
+    habit: Option<Slot>,
+    /// How long its idle ones are kept.
+    plan: Plan,
+    /// Calls, since it is here.
+    uses: u32,
 }
 
 impl VersionPool {
@@ -175,6 +189,11 @@ pub struct Pool {
     wanting: BTreeSet<(u64, Slot)>,
     /// Versions whose waiters no sandbox is made for, by when to look again, or earlier.
     watched: BTreeSet<(Duration, Slot)>,
+    /// Versions with idle sandboxes, by when to look whether these are kept for too long, or earlier.
+    lapsing: BTreeSet<(Duration, Slot)>,
+    habits: Habits,
+    /// Where the eviction's clock stands.
+    clock: u64,
     /// Idle ones of all versions, longest idle first.
     aging: Chain,
     /// Idle and generic ones that run unfrozen, longest idle first.
@@ -197,6 +216,9 @@ impl Pool {
             start: Mean::default(),
         };
         Self {
+            habits: Habits::new(settings.sandboxes_max),
+            lapsing: BTreeSet::new(),
+            clock: 0,
             settings,
             sandboxes: Slab::new(),
             by_id: HashMap::new(),
@@ -298,6 +320,7 @@ impl Pool {
         self.versions[version].busy -= 1;
         self.taken.active -= 1;
         self.note_call(slot, version, cpu);
+        self.note_rests(version);
         match (self.sandboxes[slot].dead, reusable) {
             (true, _) => self.end(slot, EndReason::Died, out),
             (false, false) => self.end(slot, EndReason::NotReusable, out),
@@ -340,6 +363,7 @@ impl Pool {
     }
 
     fn retire(&mut self, key: VersionKey, now: Duration, out: &mut Vec<Action>) {
+        self.habits.retire(key);
         let Some(&slot) = self.by_key.get(&key) else { return };
         self.versions[slot].retired = true;
         self.settle(slot, now, out);
@@ -347,6 +371,7 @@ impl Pool {
 
     fn drain(&mut self, now: Duration, out: &mut Vec<Action>) {
         self.draining = true;
+        self.habits.expect_nothing();
         let versions: Vec<Slot> = self.versions.iter().map(|(slot, _)| slot).collect();
         for version in versions {
             self.settle(version, now, out);

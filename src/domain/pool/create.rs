@@ -43,6 +43,7 @@ impl Pool {
             }
         }
         if self.wanting.is_empty() && !self.draining {
+            self.prepare(out);
             self.refill(now, out);
         }
     }
@@ -63,21 +64,13 @@ impl Pool {
             Room::Coming => return Step::Reserved,
             Room::None => return Step::Blocked,
         }
-        match generic {
-            Some(slot) => {
-                self.take_generic(slot);
-                self.charge(slot, charge_mb);
-                self.specialise(slot, version, StartType::Prewarmed, out);
-            }
-            None => self.start(runtime, charge_mb, Some(version), out),
-        }
+        self.order(version, generic, out);
         let pool = &mut self.versions[version];
-        pool.coming += 1;
         pool.counting_on = (pool.counting_on + 1).min(pool.waiters.len());
         Step::Ordered
     }
 
-    fn start(&mut self, runtime: Runtime, memory_mb: u64, destined: Option<Slot>, out: &mut Vec<Action>) {
+    pub(super) fn start(&mut self, runtime: Runtime, memory_mb: u64, destined: Option<Slot>, out: &mut Vec<Action>) {
         let id = self.reserve_id();
         let slot = self.sandboxes.insert(Sandbox {
             id,
@@ -87,6 +80,7 @@ impl Pool {
             since: self.now,
             frozen: false,
             dead: false,
+            clock: 0,
             group: Link::default(),
             aging: Link::default(),
             unfrozen: Link::default(),
@@ -97,14 +91,14 @@ impl Pool {
         out.push(Action::Start { sandbox: id, runtime });
     }
 
-    fn specialise(&mut self, slot: Slot, version: Slot, start_type: StartType, out: &mut Vec<Action>) {
+    pub(super) fn specialise(&mut self, slot: Slot, version: Slot, start_type: StartType, out: &mut Vec<Action>) {
         let sandbox = &mut self.sandboxes[slot];
         sandbox.state = State::Specialising { version, start_type };
         sandbox.since = self.now;
         out.push(Action::Specialise { sandbox: sandbox.id, version: self.versions[version].version.clone() });
     }
 
-    fn charge(&mut self, slot: Slot, memory_mb: u64) {
+    pub(super) fn charge(&mut self, slot: Slot, memory_mb: u64) {
         let charged = &mut self.sandboxes[slot].memory_mb;
         self.taken.memory_mb = self.taken.memory_mb - *charged + memory_mb;
         *charged = memory_mb;

@@ -11,20 +11,15 @@ impl Pool {
     /// When [`super::Event::Tick`] has something to do at the earliest; `None`: not before another event.
     pub fn next_tick(&self, now: Duration) -> Option<Duration> {
         let freeze = self.unfrozen.front().map(|slot| self.sandboxes[slot].since + self.settings.freeze_after);
-        let end = self.aging.front().map(|slot| self.sandboxes[slot].since + self.settings.keep_alive);
-        [freeze, end, self.next_watch(), self.next_refill(now)].into_iter().flatten().min()
+        let end = self.lapsing.first().map(|(at, _)| *at);
+        [freeze, end, self.next_watch(), self.next_refill(now), self.habits.next_due(now)].into_iter().flatten().min()
     }
 
     pub(super) fn tick(&mut self, now: Duration, out: &mut Vec<Action>) {
-        while let Some(slot) = self.aging.front() {
-            let sandbox = &self.sandboxes[slot];
-            let State::Idle { version, .. } = sandbox.state else { break };
-            if sandbox.since + self.settings.keep_alive > now {
-                break;
-            }
-            self.take_idle(slot, version);
-            self.end(slot, EndReason::KeepAlive, out);
-            self.reindex(version);
+        while let Some(&(at, version)) = self.lapsing.first()
+            && at <= now
+        {
+            self.lapse(version, now, out);
         }
         while let Some(slot) = self.unfrozen.front() {
             let sandbox = &mut self.sandboxes[slot];
@@ -39,14 +34,28 @@ impl Pool {
         self.grow(now, out);
     }
 
+    /// Ends those of a version's idle sandboxes that are kept for too long.
+    fn lapse(&mut self, version: Slot, now: Duration, out: &mut Vec<Action>) {
+        while let Some(slot) = self.versions[version].idle.front()
+            && self.lapses_at(version).is_some_and(|at| at <= now)
+        {
+            self.take_idle(slot, version);
+            self.end(slot, EndReason::KeepAlive, out);
+        }
+        self.place_lapse(version, self.lapses_at(version));
+        self.reindex(version);
+    }
+
     pub(super) fn make_idle(&mut self, slot: Slot, version: Slot, fresh: Option<StartType>, now: Duration) {
         let sandbox = &mut self.sandboxes[slot];
         sandbox.state = State::Idle { version, fresh };
         sandbox.since = now;
+        sandbox.clock = self.clock;
         self.taken.idle_mb += sandbox.memory_mb;
         self.versions[version].idle.push_back(&mut self.sandboxes, |s| &mut s.group, slot);
         self.aging.push_back(&mut self.sandboxes, |s| &mut s.aging, slot);
         self.unfrozen.push_back(&mut self.sandboxes, |s| &mut s.unfrozen, slot);
+        self.await_lapse(version);
     }
 
     /// Takes an idle one out of all chains; whether it was frozen.

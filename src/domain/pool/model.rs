@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::tests::{settings, version_of};
 use super::*;
+use crate::domain::policy::keep_alive::KeepAlive;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -51,7 +52,7 @@ fn limits() -> impl Strategy<Value = Settings> {
                 waiters_max,
                 memory_budget_mb,
                 prewarmed,
-                keep_alive: Duration::from_millis(1500),
+                keep_alive: KeepAlive::Fixed(Duration::from_millis(1500)),
                 ..settings()
             }
         },

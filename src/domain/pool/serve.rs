@@ -51,7 +51,9 @@ impl Pool {
         sandbox.state = State::Busy { version };
         sandbox.since = self.now;
         out.push(Action::Assign { waiter, sandbox: sandbox.id, start_type, was_frozen });
-        self.versions[version].busy += 1;
+        let pool = &mut self.versions[version];
+        pool.busy += 1;
+        pool.uses = pool.uses.saturating_add(1);
         self.taken.active += 1;
         self.count_processors(version);
     }
@@ -63,8 +65,11 @@ impl Pool {
         if version.waiters.is_empty() && version.sandboxes() == 0 {
             let key = version.version.key();
             self.unwatch(slot);
-            self.versions.remove(slot);
+            self.place_lapse(slot, None);
             self.by_key.remove(&key);
+            if let Some(gone) = self.versions.remove(slot) {
+                self.let_go(gone);
+            }
         }
     }
 

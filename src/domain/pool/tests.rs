@@ -6,6 +6,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::domain::ids::{Digest, FunctionId, Owner};
+use crate::domain::policy::evict::Eviction;
+use crate::domain::policy::keep_alive::KeepAlive;
 use crate::domain::time::Timestamp;
 
 pub(super) fn version_of(n: u128, runtime: Runtime, memory_mb: u32) -> Arc<Version> {
@@ -37,7 +39,8 @@ pub(super) fn settings() -> Settings {
         memory_budget_mb: 10_000,
         prewarmed: [0; RUNTIMES],
         freeze_after: Duration::from_millis(200),
-        keep_alive: Duration::from_secs(600),
+        keep_alive: KeepAlive::Fixed(Duration::from_secs(600)),
+        eviction: Eviction::LongestIdle,
     }
 }
 
