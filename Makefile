@@ -1,9 +1,10 @@
 # Everything that is done with this repository, by name. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint audit bench doctor
+.PHONY: help run test lint audit bench simulate doctor
 
 RUN_ARGS ?=
+ARGS ?=
 
 help: ## What there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +26,9 @@ audit: ## Licences, bans and sources of the dependencies; advisories where the n
 
 bench: ## Criterion for the pure rooms, then the load harness on the real executable
 	cargo bench --locked
+
+simulate: ## Replay a trace of calls through the pool by several keep-alive policies (ARGS=--help; docs/policies.md)
+	@cargo bench --quiet --locked --bench simulate -- $(ARGS)
 
 doctor: ## What this machine offers, and how to mend what it lacks
 	@cargo run --quiet --locked -- doctor

@@ -43,7 +43,7 @@ fn warm(versions: u128, concurrency_max: usize) -> (Pool, Vec<Arc<Version>>) {
         memory_budget_mb: 1 << 30,
         prewarmed: [0; Runtime::ALL.len()],
         freeze_after: Duration::from_millis(200),
-        keep_alive: KeepAlive::Adaptive { standard: Duration::from_secs(600), most: Duration::from_secs(14_400) },
+        keep_alive: KeepAlive::Adaptive { standard: Duration::from_secs(600), most: Duration::from_secs(1800) },
         eviction: Eviction::GreedyDual,
     });
     let versions: Vec<_> = (0..versions).map(version).collect();

@@ -220,7 +220,7 @@ impl Default for Pool {
             freeze_after_ms: 200,
             policy: PoolPolicy::Adaptive,
             keep_alive_s: 600,
-            keep_alive_max_s: 4 * 3600,
+            keep_alive_max_s: 1800,
         }
     }
 }

@@ -23,9 +23,8 @@ pub fn bound(trace: &Trace, cold: &[usize]) -> Hours {
         first.entry((call.function, call.at_ms / HOUR_MS)).or_insert((call.at_ms, place));
     }
     let was_called = |function, hour: Option<u64>| hour.is_some_and(|hour| first.contains_key(&(function, hour)));
-    let by_habit = |function, hour: u64| {
-        was_called(function, hour.checked_sub(24)) && was_called(function, hour.checked_sub(48))
-    };
+    let by_habit =
+        |function, hour: u64| was_called(function, hour.checked_sub(24)) && was_called(function, hour.checked_sub(48));
     let mut hours = Hours::default();
     let last = trace.calls.last().map_or(0, |call| call.at_ms / HOUR_MS);
     for &(function, hour) in first.keys() {

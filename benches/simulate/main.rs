@@ -50,7 +50,7 @@ const fn minutes(n: u64) -> Duration {
     Duration::from_secs(n * 60)
 }
 
-const ADAPTIVE: KeepAlive = KeepAlive::Adaptive { standard: minutes(10), most: minutes(240) };
+const ADAPTIVE: KeepAlive = KeepAlive::Adaptive { standard: minutes(10), most: minutes(30) };
 
 fn main() -> Result<()> {
     let options = Options::parse();
@@ -103,7 +103,9 @@ fn read(options: &Options) -> Result<Trace> {
 }
 
 fn head() {
-    println!("| policy | cold calls | third quartile of functions | idle memory | against the first | waited for starts | evicted |");
+    println!(
+        "| policy | cold calls | third quartile of functions | idle memory | against the first | waited for starts | evicted |"
+    );
     println!("|---|---|---|---|---|---|---|");
 }
 

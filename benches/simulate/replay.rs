@@ -19,6 +19,8 @@ use super::trace::Trace;
 
 /// Starting a generic sandbox: an interpreter, as on the project's machine.
 const START: Duration = Duration::from_millis(40);
+/// In which every start that is under way is over.
+const LAST_STARTS: Duration = Duration::from_secs(60);
 /// Between two ticks, at least, as in the worker.
 const TICK_MIN: Duration = Duration::from_millis(10);
 /// No bound that the trace would meet.
@@ -234,6 +236,8 @@ impl<'a> Replay<'a> {
     }
 
     fn finish(mut self) -> Outcome {
+        // Who waits at the end is served still.
+        self.until(self.now + LAST_STARTS);
         let mut calls = vec![0u64; self.trace.functions.len()];
         for call in &self.trace.calls {
             calls[call.function as usize] += 1;

@@ -53,6 +53,7 @@ fn pages_link_to_files_that_exist() {
         "docs/limits.md",
         "docs/metrics.md",
         "docs/operations.md",
+        "docs/policies.md",
     ] {
         let text = std::fs::read_to_string(root().join(page)).expect("a page");
         let folder = root().join(page).parent().map(std::path::Path::to_owned).unwrap_or_default();

@@ -139,7 +139,15 @@ mod tests {
 
     #[test]
     fn percentiles_are_the_edges_of_their_bins() {
-        let idle = of((0..100).map(|n| if n < 5 { 2 } else if n < 99 { 30 } else { 62 }));
+        let idle = of((0..100).map(|n| {
+            if n < 5 {
+                2
+            } else if n < 99 {
+                30
+            } else {
+                62
+            }
+        }));
         assert_eq!((idle.at_least(5), idle.at_most(5)), (minutes(30), minutes(3)));
         assert_eq!((idle.at_most(99), idle.at_most(100)), (minutes(31), minutes(65)));
     }

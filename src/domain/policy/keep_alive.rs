@@ -9,7 +9,9 @@
 //! ```
 //!
 //! The windows are those of the hybrid histogram policy (see [`super::idle`]): from the 5th percentile of its pauses to the
-//! 99th, with a margin. A function of which too little is known, or whose pauses have no pattern, keeps them for a standard time.
+//! 99th, with a margin. A function of which too little is known, or whose pauses have no pattern, keeps them for a standard time;
+//! none keeps them for less, but those that come back ahead of their call. The numbers below were chosen by `make simulate`
+//! (docs/policies.md).
 
 use std::time::Duration;
 
@@ -24,9 +26,12 @@ const TAIL_PERCENT: u32 = 99;
 /// Each window begins so much earlier and ends so much later than was seen.
 const MARGIN_PERCENT: u32 = 10;
 /// Where less than this is saved, letting go costs more than it brings: a start is work too.
-const AWAY_MIN: Duration = Duration::from_secs(600);
+const AWAY_MIN: Duration = Duration::from_secs(300);
 /// Before letting go of a function that is predicted to stay away: calls like company.
 const LINGER: Duration = Duration::from_secs(60);
+
+/// Beyond the one that was used last, sandboxes of a function are kept for so many halves of the standard time.
+const SURPLUS_HALVES: u32 = 3;
 
 /// Which rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,11 +61,19 @@ pub struct Ahead {
 }
 
 impl KeepAlive {
-    /// Of sandboxes beyond those that its last call needed, and of functions that nothing is known of.
+    /// Of functions that nothing is known of.
     pub fn standard(&self) -> Duration {
         match *self {
             KeepAlive::Fixed(keep) => keep,
             KeepAlive::Adaptive { standard, most } => standard.min(most),
+        }
+    }
+
+    /// Of a function's sandboxes beyond the one that was used last: what they wait for is a burst.
+    pub fn surplus(&self) -> Duration {
+        match *self {
+            KeepAlive::Fixed(keep) => keep,
+            KeepAlive::Adaptive { standard, most } => (standard * SURPLUS_HALVES / 2).min(most),
         }
     }
 
@@ -71,9 +84,8 @@ impl KeepAlive {
     pub fn plan(&self, idle: &IdleTimes) -> Plan {
         let standard = Plan { keep: self.standard(), ahead: None };
         let KeepAlive::Adaptive { most, .. } = *self else { return standard };
-        let telling = idle.noted() >= NOTED_MIN
-            && idle.is_mostly_within()
-            && idle.variation_squared() >= VARIATION_SQUARED_MIN;
+        let telling =
+            idle.noted() >= NOTED_MIN && idle.is_mostly_within() && idle.variation_squared() >= VARIATION_SQUARED_MIN;
         if !telling {
             return standard;
         }
@@ -82,7 +94,8 @@ impl KeepAlive {
         if from >= AWAY_MIN {
             return Plan { keep: LINGER, ahead: Some(Ahead { from, until: until.min(from + most) }) };
         }
-        Plan { keep: until.min(most), ahead: None }
+        // Never less than what a fixed one would give.
+        Plan { keep: until.min(most).max(standard.keep), ahead: None }
     }
 }
 
@@ -118,9 +131,17 @@ mod tests {
     }
 
     #[test]
-    fn a_short_pattern_is_kept_through_and_no_longer() {
-        assert_eq!(plan_of([5; 20]), Plan { keep: Duration::from_secs(396), ahead: None });
-        assert_eq!(plan_of([0; 20]), Plan { keep: Duration::from_secs(66), ahead: None });
+    fn pauses_beyond_the_standard_are_kept_through() {
+        assert_eq!(
+            plan_of([0, 30].into_iter().cycle().take(20)),
+            Plan { keep: Duration::from_secs(31 * 66), ahead: None }
+        );
+    }
+
+    #[test]
+    fn nobody_is_kept_for_less_than_the_standard() {
+        assert_eq!(plan_of([0; 20]), STANDARD);
+        assert_eq!(plan_of([4; 20]), STANDARD);
     }
 
     #[test]

@@ -58,27 +58,24 @@ impl Pool {
         }
     }
 
-    /// From the end of a version's last call to the end of its sandboxes, and when that is; `None`: it has no idle one.
+    /// When the first of a version's idle sandboxes is kept for too long; `None`: it has none.
     pub(super) fn lapses_at(&self, slot: Slot) -> Option<Duration> {
         let version = &self.versions[slot];
         let (oldest, newest) = (version.idle.front()?, version.idle.back()?);
-        // Beyond those that the last calls needed, all are kept as long as a function that nothing is known of.
-        let surplus = self.sandboxes[oldest].since + self.keep_surplus(version);
+        let surplus = self.sandboxes[oldest].since + self.settings.keep_alive.surplus();
         if version.busy + version.coming > 0 {
             return Some(surplus);
         }
-        Some(surplus.min(self.sandboxes[newest].since + version.plan.keep))
-    }
-
-    fn keep_surplus(&self, version: &VersionPool) -> Duration {
-        self.settings.keep_alive.standard().max(version.plan.keep)
+        // While it is not called, all of them are the function's: none outlives the one that was used last.
+        let all = self.sandboxes[newest].since + version.plan.keep;
+        Some(if oldest == newest { all } else { all.min(surplus) })
     }
 
     /// An idle sandbox came. Most that come while others are watched for change nothing.
     pub(super) fn await_lapse(&mut self, slot: Slot) {
         let version = &self.versions[slot];
         let rests = version.busy + version.coming == 0;
-        let keep = if rests { version.plan.keep } else { self.keep_surplus(version) };
+        let keep = if rests { version.plan.keep } else { self.settings.keep_alive.surplus() };
         let at = self.now + keep;
         if version.lapses_at.is_none_or(|earlier| at < earlier) {
             self.place_lapse(slot, Some(at));

@@ -193,4 +193,94 @@ impl Habits {
     pub fn expected(&self) -> usize {
         self.expected.len()
     }
+
+    #[cfg(test)]
+    pub fn held(&self) -> u32 {
+        self.functions.iter().map(|(_, habit)| habit.held).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::super::tests::version_of;
+    use super::*;
+
+    fn function(n: usize) -> FunctionId {
+        FunctionId(Uuid::from_u128(n as u128))
+    }
+
+    const fn minutes(n: u64) -> Duration {
+        Duration::from_secs(n * 60)
+    }
+
+    #[test]
+    fn the_one_over_longest_ago_is_forgotten_first_and_none_that_is_held() {
+        let mut habits = Habits::new(10);
+        let held = habits.hold(function(0)).unwrap();
+        for n in 1..FUNCTIONS_MAX {
+            let slot = habits.hold(function(n)).unwrap();
+            habits.release(slot);
+        }
+        let again = habits.hold(function(1)).unwrap();
+        habits.release(again);
+        assert!(habits.hold(function(FUNCTIONS_MAX)).is_some());
+        assert_eq!(habits.functions.len(), FUNCTIONS_MAX);
+        assert!(!habits.by_function.contains_key(&function(2)), "the longest over");
+        assert_eq!(habits.by_function.get(&function(0)), Some(&held));
+        assert!(habits.by_function.contains_key(&function(1)));
+    }
+
+    #[test]
+    fn where_all_are_held_another_is_not_remembered() {
+        let mut habits = Habits::new(10);
+        for n in 0..FUNCTIONS_MAX {
+            assert!(habits.hold(function(n)).is_some());
+        }
+        assert!(habits.hold(function(FUNCTIONS_MAX)).is_none());
+    }
+
+    #[test]
+    fn of_a_burst_one_pause_counts() {
+        let mut habits = Habits::new(10);
+        let slot = habits.hold(function(1)).unwrap();
+        let mut now = minutes(100);
+        for _ in 0..600 {
+            habits.called(slot, now);
+            habits.rests(slot, now);
+            now += Duration::from_millis(100);
+        }
+        assert_eq!(habits.of(slot).idle.noted(), 1);
+        habits.called(slot, now + minutes(30));
+        assert_eq!((habits.of(slot).idle.noted(), habits.of(slot).idle.at_most(99)), (2, minutes(31)));
+    }
+
+    #[test]
+    fn what_is_expected_comes_due_once_unless_it_is_retired() {
+        let mut habits = Habits::new(1);
+        let version = version_of(1, Runtime::Python, 128);
+        let slot = habits.hold(function(1)).unwrap();
+        habits.rests(slot, minutes(0));
+        habits.expect(slot, &version, minutes(27), minutes(34), minutes(1));
+        habits.release(slot);
+        let other = habits.hold(function(2)).unwrap();
+        habits.rests(other, minutes(0));
+        habits.expect(other, &version_of(2, Runtime::Python, 128), minutes(5), minutes(6), minutes(1));
+        assert_eq!((habits.next_due(minutes(1)), habits.expected()), (Some(minutes(27)), 1));
+        assert_eq!(habits.first_due(minutes(26)), None);
+        assert_eq!(habits.first_due(minutes(27)), Some(Runtime::Python));
+        assert_eq!(habits.take_due(minutes(27)), Some((version.clone(), minutes(7))));
+        assert_eq!(habits.expected(), 0);
+        let slot = habits.hold(function(1)).unwrap();
+        habits.expect(slot, &version, minutes(27), minutes(34), minutes(1));
+        habits.retire(version.key());
+        assert_eq!(habits.expected(), 0);
+    }
+
+    #[test]
+    fn a_function_costs_some_three_hundred_bytes() {
+        let bytes = size_of::<Option<Habit>>() + size_of::<(FunctionId, Slot)>();
+        assert!(bytes < 330, "{bytes}");
+    }
 }
