@@ -23,6 +23,7 @@ fn version(n: u128) -> Arc<Version> {
         runtime: Runtime::Python,
         handler: None,
         memory_mb: 128,
+        auto_memory: false,
         timeout_ms: 1000,
         env: Default::default(),
         code: Digest([0; 32]),

@@ -262,6 +262,7 @@ fn version(n: usize, memory_mb: u32) -> Arc<Version> {
         runtime: Runtime::Python,
         handler: None,
         memory_mb,
+        auto_memory: false,
         timeout_ms: 900_000,
         env: Default::default(),
         code: Digest([0; 32]),

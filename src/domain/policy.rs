@@ -1,5 +1,6 @@
 //! Policies: small decisions that others swap or tune without opening the rooms that ask.
 
+pub mod advice;
 pub mod evict;
 pub mod idle;
 pub mod keep_alive;

@@ -121,6 +121,7 @@ impl Worker {
             runtime,
             handler: None,
             memory_mb: self.config.sandbox.build_memory_mb,
+            auto_memory: false,
             timeout_ms: self.config.sandbox.build_timeout_ms,
             env: BTreeMap::new(),
             code: Digest([0; 32]),

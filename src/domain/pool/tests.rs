@@ -20,6 +20,7 @@ pub(super) fn version_of(n: u128, runtime: Runtime, memory_mb: u32) -> Arc<Versi
         runtime,
         handler: None,
         memory_mb,
+        auto_memory: false,
         timeout_ms: 1000,
         env: BTreeMap::new(),
         code: Digest([0; 32]),

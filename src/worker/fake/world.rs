@@ -68,6 +68,7 @@ impl World {
             runtime,
             handler: None,
             memory_mb: 128,
+            auto_memory: false,
             timeout_ms,
             env: BTreeMap::new(),
             code: Digest([n; 32]),
