@@ -13,8 +13,8 @@ use crate::ports::executor::ExecuteError;
 use crate::ports::sandbox::{Ending, LogSink, Report, Sandbox, SandboxError};
 
 use super::Worker;
-use super::cancel::{Cancel, Why};
 use super::advisors;
+use super::cancel::{Cancel, Why};
 use super::handle::Handle;
 use super::sandboxes::{Checkout, CreationFailure, NoSandbox};
 use super::verdict::{self, Stop, Verdict};

@@ -10,7 +10,7 @@ async fn a_function_with_too_much_memory_is_told_so_after_enough_calls_and_can_f
     let daemon = Daemon::start().await;
     let code = json!({ "inline": ECHO });
     let body = json!({ "name": "large", "runtime": "python", "code": code, "memoryMb": 1024 });
-    daemon.post("/functions").json(&body).send().await.expect(201);
+    daemon.post("/functions", &body).send().await.expect(201);
     let first = daemon.call("large", &json!(1)).await;
     assert!(first["recommendedMemoryMb"].is_null() && first["optimizationTip"].is_null(), "one call says nothing");
     assert!(daemon.get("/functions/large").send().await.expect(200)["advice"].is_null());
@@ -27,7 +27,12 @@ async fn a_function_with_too_much_memory_is_told_so_after_enough_calls_and_can_f
     let advice = daemon.get("/functions/large").send().await.expect(200)["advice"].clone();
     assert_eq!((&advice["recommendedMemoryMb"], &advice["reason"]), (&last["recommendedMemoryMb"], &json!("waste")));
 
-    let resized = daemon.patch("/functions/large").json(&json!({ "memoryMb": recommended })).send().await.expect(200);
+    let resized = daemon
+        .request(http::Method::PATCH, "/functions/large")
+        .json(&json!({ "memoryMb": recommended }))
+        .send()
+        .await
+        .expect(200);
     assert_eq!((&resized["version"], &resized["memoryMb"]), (&json!(2), &json!(recommended)));
     let next = daemon.call("large", &json!(1)).await;
     assert_eq!((&next["status"], &next["recommendedMemoryMb"]), (&json!("SUCCESS"), &json!(null)));

@@ -239,9 +239,9 @@ impl Look {
     fn tip(&self, reason: Reason, recommended: u32) -> String {
         let Self { calls, memory_mb, peak_mb, out_of_memory, timed_out, .. } = self;
         match reason {
-            Reason::Waste => format!(
-                "the last {calls} calls used at most {peak_mb} of {memory_mb} MB: {recommended} MB would do"
-            ),
+            Reason::Waste => {
+                format!("the last {calls} calls used at most {peak_mb} of {memory_mb} MB: {recommended} MB would do")
+            }
             Reason::MemoryRisk if *out_of_memory > 0 => format!(
                 "{out_of_memory} of the last {calls} calls ran out of their {memory_mb} MB: give it {recommended} MB"
             ),
