@@ -13,7 +13,9 @@ use crate::domain::policy::advice::{Advice, Reason};
 async fn function(rig: &Rig, name: &str, auto_memory: bool) -> VersionKey {
     let code = json!({ "inline": "x" });
     let body = json!({ "name": name, "runtime": "python", "code": code, "memoryMb": 512, "autoMemory": auto_memory });
-    let made = rig.ask(Method::POST, "/functions").key(&rig.ann).send(body.to_string()).await.ok();
+    let made = rig.ask(Method::POST, "/functions").key(&rig.ann).send(body.to_string()).await;
+    assert_eq!(made.status, 201);
+    let made = made.json();
     assert_eq!(made["autoMemory"], auto_memory);
     VersionKey { function: serde_json::from_value::<FunctionId>(made["functionId"].clone()).unwrap(), number: 1 }
 }
