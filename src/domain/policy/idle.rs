@@ -27,7 +27,7 @@ pub struct IdleTimes {
     within: u32,
     /// Longer than the range.
     beyond: u32,
-    /// Of the counts, so that their spread costs no walk over them; see [`weight`].
+    /// Of the counts, so that their spread costs no walk over them; see `weight`.
     squares: u32,
 }
 
@@ -38,7 +38,7 @@ impl Default for IdleTimes {
 }
 
 impl IdleTimes {
-    /// O(1), but for the halving once in [`NOTED_MAX`] times.
+    /// O(1), but for the halving once in `NOTED_MAX` times.
     pub fn note(&mut self, idle: Duration) {
         match bin_of(idle) {
             Some(bin) => {

@@ -8,7 +8,7 @@
 //!        0                                      from                              until
 //! ```
 //!
-//! The windows are those of the hybrid histogram policy (see [`super::idle`]): from the 5th percentile of its pauses to the
+//! The windows are those of the hybrid histogram policy (see `policy::idle`): from the 5th percentile of its pauses to the
 //! 99th, with a margin. A function of which too little is known, or whose pauses have no pattern, keeps them for a standard time;
 //! none keeps them for less, but those that come back ahead of their call. The numbers below were chosen by `make simulate`
 //! (docs/policies.md).
