@@ -1,9 +1,11 @@
 # Everything that is done with this repository, by name. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint audit bench doctor fuzz
+.PHONY: help run test lint audit bench simulate doctor fuzz
 
 RUN_ARGS ?=
+# Of `make simulate`.
+ARGS ?=
 # Of each fuzz target, in seconds: in `make test`, and in `make fuzz`.
 FUZZ_SHORT_S ?= 6
 FUZZ_S ?= 600
@@ -32,6 +34,9 @@ audit: ## Licences, bans and sources of the dependencies; advisories where the n
 
 bench: ## Criterion for the pure rooms, then the load harness on the real executable
 	cargo bench --locked
+
+simulate: ## Replay a trace of calls through the pool by several keep-alive policies (ARGS=--help; docs/policies.md)
+	@cargo bench --quiet --locked --bench simulate -- $(ARGS)
 
 doctor: ## What this machine offers, and how to mend what it lacks
 	@cargo run --quiet --locked -- doctor

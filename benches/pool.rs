@@ -7,6 +7,8 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use faasd::domain::function::{Runtime, Version};
 use faasd::domain::ids::{Digest, FunctionId, Owner, SandboxId};
+use faasd::domain::policy::evict::Eviction;
+use faasd::domain::policy::keep_alive::KeepAlive;
 use faasd::domain::pool::{Action, Event, Pool, Settings, Share, WaiterId};
 use faasd::domain::time::Timestamp;
 use uuid::Uuid;
@@ -21,6 +23,7 @@ fn version(n: u128) -> Arc<Version> {
         runtime: Runtime::Python,
         handler: None,
         memory_mb: 128,
+        auto_memory: false,
         timeout_ms: 1000,
         env: Default::default(),
         code: Digest([0; 32]),
@@ -42,7 +45,8 @@ fn warm(versions: u128, concurrency_max: usize) -> (Pool, Vec<Arc<Version>>) {
         share: Share::WHOLE,
         prewarmed: [0; Runtime::ALL.len()],
         freeze_after: Duration::from_millis(200),
-        keep_alive: Duration::from_secs(600),
+        keep_alive: KeepAlive::Adaptive { standard: Duration::from_secs(600), most: Duration::from_secs(1800) },
+        eviction: Eviction::GreedyDual,
     });
     let versions: Vec<_> = (0..versions).map(version).collect();
     let mut out = Vec::new();

@@ -38,6 +38,7 @@ fn invocation() -> Invocation {
         runtime: Runtime::Python,
         handler: None,
         memory_mb: 128,
+        auto_memory: false,
         timeout_ms: 30_000,
         env: Default::default(),
         code: Digest([0; 32]),

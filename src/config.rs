@@ -35,6 +35,16 @@ pub enum Isolation {
     Auto,
 }
 
+/// How long idle sandboxes are kept, and which give way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PoolPolicy {
+    /// By each function's own calls.
+    Adaptive,
+    /// The same for all, and the longest idle gives way.
+    Fixed,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -256,8 +266,11 @@ pub struct Pool {
     pub prewarmed_native: usize,
     /// An idle sandbox is frozen after this.
     pub freeze_after_ms: u64,
-    /// An idle sandbox is ended after this.
+    pub policy: PoolPolicy,
+    /// An idle sandbox is ended after this; with the adaptive policy while its function's calls show no pattern.
     pub keep_alive_s: u64,
+    /// The longest that the adaptive policy keeps one.
+    pub keep_alive_max_s: u64,
     /// Disk for unpacked code; beyond it what no sandbox uses goes, longest unused first.
     pub code_cache_bytes: u64,
 }
@@ -275,7 +288,9 @@ impl Default for Pool {
             prewarmed_nodejs: 1,
             prewarmed_native: 1,
             freeze_after_ms: 200,
+            policy: PoolPolicy::Adaptive,
             keep_alive_s: 600,
+            keep_alive_max_s: 1800,
             code_cache_bytes: 4 << 30,
         }
     }

@@ -29,6 +29,7 @@ pub mod lookup;
 pub mod metrics;
 pub mod packages;
 pub mod rate;
+mod resize;
 pub mod serve;
 pub mod spec;
 pub mod tls;
@@ -163,6 +164,8 @@ impl Controller {
         let task = tokio::spawn(listen(Arc::downgrade(&controller), subscription));
         // Set once, here; the task is aborted when the controller is dropped.
         let _ = controller.listener.set(task.abort_handle());
+        // Ends by itself within a minute of the controller.
+        tokio::spawn(resize::resize_now_and_then(Arc::downgrade(&controller)));
         controller
     }
 

@@ -7,6 +7,7 @@
 //!
 //! It knows ports only. A sandbox is returned before its call's outcome is, so that a client calling in sequence finds it.
 
+mod advisors;
 mod build;
 mod cancel;
 mod capacity;
@@ -42,6 +43,7 @@ use crate::domain::function::Runtime;
 use crate::domain::ids::{InvocationId, VersionKey, WorkerId};
 use crate::domain::invocation::Invocation;
 use crate::domain::outcome::Outcome;
+use crate::domain::policy::advice::Advice;
 use crate::domain::policy::retry::Retry;
 use crate::domain::pool::{Event, Pool};
 use crate::ports::artifacts::ArtifactStore;
@@ -59,6 +61,7 @@ pub use capacity::Machine;
 pub use code_cache::Packages;
 pub use metrics::{FunctionMetrics, Metrics};
 
+use advisors::Advisors;
 use cancel::{Calls, Why};
 use code_cache::CodeCache;
 use sandboxes::Sandboxes;
@@ -107,6 +110,7 @@ pub struct Worker {
     identity: Identity,
     config: Arc<Config>,
     sandboxes: Arc<Sandboxes>,
+    advisors: Arc<Advisors>,
     driver: Arc<dyn SandboxDriver>,
     code: Arc<CodeCache>,
     queue: Arc<dyn JobQueue>,
@@ -141,8 +145,16 @@ impl Worker {
             Arc::new(CodeCache::open(&config.data_dir, config.pool.code_cache_bytes, artifacts.clone(), packages)?);
         let pool = Pool::new(capacity::settings(&config, identity.machine, &identity.runtimes));
         let init_timeout = Duration::from_millis(config.sandbox.init_timeout_ms);
-        let sandboxes =
-            Sandboxes::new(pool, driver.clone(), code.clone(), clock.clone(), metrics.clone(), init_timeout);
+        let advisors = Arc::new(Advisors::new(config.limits.clone()));
+        let sandboxes = Sandboxes::new(
+            pool,
+            driver.clone(),
+            code.clone(),
+            clock.clone(),
+            metrics.clone(),
+            advisors.clone(),
+            init_timeout,
+        );
         let retry = Retry {
             attempts_max: config.queue.attempts_max,
             backoff: Duration::from_millis(config.queue.backoff_ms),
@@ -153,6 +165,7 @@ impl Worker {
             identity,
             config,
             sandboxes,
+            advisors,
             driver,
             code,
             queue,
@@ -252,6 +265,15 @@ impl Executor for Worker {
 
     fn retire(&self, version: VersionKey) {
         self.sandboxes.retire(version);
+        self.advisors.retire(version);
+    }
+
+    fn advice(&self, version: VersionKey) -> Option<Arc<Advice>> {
+        self.advisors.advice(version)
+    }
+
+    fn resizes(&self) -> Vec<(VersionKey, u32)> {
+        self.advisors.resizes()
     }
 
     fn view(&self) -> WorkerView {

@@ -3,6 +3,7 @@
 mod access;
 mod access_keys;
 mod addresses;
+mod advice;
 mod audit;
 mod auth;
 mod bad_archives;

@@ -10,6 +10,7 @@ mod contract;
 mod delivery;
 mod house;
 mod isolation;
+mod policies;
 mod runtimes;
 mod sandbox;
 mod shims;

@@ -70,6 +70,7 @@ fn version() -> Arc<Version> {
         runtime: Runtime::Python,
         handler: None,
         memory_mb: 128,
+        auto_memory: false,
         timeout_ms: 5000,
         env: Default::default(),
         code: Digest([0; 32]),

@@ -31,6 +31,9 @@ pub struct Arguments {
     /// Memory in MB
     #[arg(long, value_name = "MB")]
     memory: Option<u32>,
+    /// Resize it by itself, by what its calls use, an hour or more apart; false: leave its memory alone
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    auto_memory: Option<bool>,
     /// Timeout in milliseconds
     #[arg(long, value_name = "MS")]
     timeout: Option<u64>,
@@ -87,6 +90,7 @@ fn fields(arguments: &Arguments, package: &Package) -> Result<Vec<(&'static str,
     for (field, value) in [
         ("handler", arguments.handler.clone().or_else(|| manifest.handler.clone())),
         ("x-memory-mb", arguments.memory.or(manifest.memory_mb).map(|mb| mb.to_string())),
+        ("autoMemory", arguments.auto_memory.or(manifest.auto_memory).map(|auto| auto.to_string())),
         ("x-timeout-ms", arguments.timeout.or(manifest.timeout_ms).map(|ms| ms.to_string())),
         ("description", arguments.description.clone().or_else(|| manifest.description.clone())),
     ] {
@@ -153,7 +157,7 @@ mod tests {
     fn flags_win_over_the_manifest_and_it_over_the_files() {
         let manifest =
             "name = \"m\"\nruntime = \"node\"\nmemory_mb = 64\ntimeout_ms = 5\n[env]\nA = \"1\"\nB = \"2\"\n";
-        let arguments = line(&["--memory", "256", "--env", "B=3=4", "--handler", "a.b"]);
+        let arguments = line(&["--memory", "256", "--auto-memory", "--env", "B=3=4", "--handler", "a.b"]);
         let fields = fields(&arguments, &package(manifest, &[Runtime::Python])).unwrap();
         assert_eq!(
             fields,
@@ -162,6 +166,7 @@ mod tests {
                 ("x-runtime", "nodejs".to_owned()),
                 ("handler", "a.b".to_owned()),
                 ("x-memory-mb", "256".to_owned()),
+                ("autoMemory", "true".to_owned()),
                 ("x-timeout-ms", "5".to_owned()),
                 ("envVars", r#"{"A":"1","B":"3=4"}"#.to_owned()),
             ]

@@ -46,6 +46,7 @@ pub struct Manifest {
     pub runtime: Option<String>,
     pub handler: Option<String>,
     pub memory_mb: Option<u32>,
+    pub auto_memory: Option<bool>,
     pub timeout_ms: Option<u64>,
     pub description: Option<String>,
     pub env: BTreeMap<String, String>,

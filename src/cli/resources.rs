@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::client::{Call, Client, escape};
-use super::table::{pretty, render, rows};
+use super::table::{cell, pretty, render, rows};
 use super::{ClientFlags, Failure};
 
 /// Items asked for in one page; the commands read on until there are no more, or [`ITEMS_MAX`].
@@ -30,6 +30,13 @@ enum FunctionsCommand {
     Show { function: String },
     /// Its versions, newest first
     Versions { function: String },
+    /// Give it the memory that its last calls ask for, as its next version
+    Resize {
+        function: String,
+        /// This much, whatever they ask for
+        #[arg(long, value_name = "MB")]
+        memory: Option<u32>,
+    },
     /// Delete it; calls that run finish
     Delete { function: String },
 }
@@ -124,12 +131,33 @@ pub async fn functions(arguments: Functions) -> Result<(), Failure> {
             };
             list(&client, &format!("{}/versions", path(&function)), &VERSIONS, json).await
         }
+        FunctionsCommand::Resize { function, memory } => resize(&client, &path(&function), memory, json).await,
         FunctionsCommand::Delete { function } => {
             let answer = client.fetch(Call::new("DELETE", path(&function))).await?;
             tell(&answer, json, &format!("deleted {function}"));
             Ok(())
         }
     }
+}
+
+async fn resize(client: &Client, path: &str, memory_mb: Option<u32>, json: bool) -> Result<(), Failure> {
+    let before = client.fetch(Call::new("GET", path)).await?;
+    let advice = &before["advice"];
+    let Some(memory_mb) = memory_mb.map(u64::from).or_else(|| advice["recommendedMemoryMb"].as_u64()) else {
+        let name = cell(&before["name"]);
+        return Err(Failure::Usage(format!(
+            "there is nothing to say about the memory of {name}: its last calls are well served, or fewer than 20; say how \
+             much it is to have with --memory"
+        )));
+    };
+    if before["memoryMb"] == memory_mb {
+        tell(&before, json, &format!("{} stays at {memory_mb} MB: {}", cell(&before["name"]), cell(&advice["tip"])));
+        return Ok(());
+    }
+    let answer = client.fetch(Call::json("PATCH", path, json!({ "memoryMb": memory_mb }).to_string())).await?;
+    let (name, old, version) = (cell(&before["name"]), cell(&before["memoryMb"]), cell(&answer["version"]));
+    tell(&answer, json, &format!("{name} has {memory_mb} MB instead of {old} from version {version} on"));
+    Ok(())
 }
 
 /// # Errors

@@ -16,6 +16,8 @@ const UID_END_MAX: u64 = u32::MAX as u64;
 const VISIBILITY_S_MAX: u64 = 12 * 3600;
 /// A call's longest time and its grace must fit a working day; longer is a mistyped unit.
 const DAY_MS: u64 = 24 * 3600 * 1000;
+/// A year: longer is a mistyped unit.
+const KEEP_ALIVE_S_MAX: u64 = 366 * 24 * 3600;
 /// A token that is easy to guess is as good as none.
 const TOKEN_LENGTH_MIN: usize = 16;
 /// More often would cost more than a hundredth of a processor with a thousand sandboxes.
@@ -266,7 +268,8 @@ impl Rules {
         self.at_least("pool.starting_max", pool.starting_max as u64, 1);
         self.at_least("pool.per_version_max", pool.per_version_max as u64, 1);
         self.at_least("pool.waiters_max", pool.waiters_max as u64, 1);
-        self.at_least("pool.keep_alive_s", pool.keep_alive_s, 1);
+        self.between("pool.keep_alive_s", pool.keep_alive_s, 1, KEEP_ALIVE_S_MAX);
+        self.between("pool.keep_alive_max_s", pool.keep_alive_max_s, pool.keep_alive_s, KEEP_ALIVE_S_MAX);
         self.at_least("pool.code_cache_bytes", pool.code_cache_bytes, config.limits.unpacked_bytes);
         let budget = pool.memory_budget_mb;
         self.require(
@@ -372,6 +375,8 @@ mod tests {
             ("pool.memory_budget_mb", |c| c.pool.memory_budget_mb = 1),
             ("pool.code_cache_bytes", |c| c.pool.code_cache_bytes = 1),
             ("pool.prewarmed_python", |c| c.pool.prewarmed_python = 1001),
+            ("pool.keep_alive_s", |c| c.pool.keep_alive_s = 0),
+            ("pool.keep_alive_max_s", |c| c.pool.keep_alive_max_s = 599),
             ("queue.visibility_s", |c| c.queue.visibility_s = 0),
             ("queue.attempts_max", |c| c.queue.attempts_max = 0),
             ("queue.backoff_max_ms", |c| c.queue.backoff_max_ms = 1),

@@ -123,11 +123,8 @@ impl Controller {
         request: Request,
         change: impl Future<Output = Response> + Send + 'static,
     ) -> Response {
-        if let Err(error) = self.audit.log.ready().await {
-            self.audit.failures.inc();
-            tracing::error!(%error, "the audit log can't be written: a change is refused");
-            let sentence = "the audit log can't be written, so nothing is changed; tell the operator";
-            return ApiError::new(Code::AuditUnavailable, sentence).into_response();
+        if let Err(error) = self.audit_ready().await {
+            return error.into_response();
         }
         let controller = self.clone();
         let done = self.to_the_end(async move {
@@ -139,6 +136,29 @@ impl Controller {
             Ok(response)
         });
         done.await.unwrap_or_else(IntoResponse::into_response)
+    }
+
+    /// Asked before a change is begun.
+    ///
+    /// # Errors
+    /// If it could not be told: then nothing is to be changed.
+    pub async fn audit_ready(&self) -> Result<(), ApiError> {
+        self.audit.log.ready().await.map_err(|error| {
+            self.audit.failures.inc();
+            tracing::error!(%error, "the audit log can't be written: a change is refused");
+            let sentence = "the audit log can't be written, so nothing is changed; tell the operator";
+            ApiError::new(Code::AuditUnavailable, sentence)
+        })
+    }
+
+    /// A version that the daemon published by itself, with so much memory.
+    ///
+    /// # Errors
+    /// If the log can't be written.
+    pub async fn audit_resize(&self, function: Object, memory_mb: u32) -> Result<(), ApiError> {
+        let mut entry = Entry::new(self.now(), Action::FunctionUpdate, Outcome::Done).to(function);
+        entry.detail.insert("autoMemoryMb".to_owned(), memory_mb.to_string());
+        self.write_change(entry).await
     }
 
     /// The line of a change that was made; one that was not is a refusal like others.

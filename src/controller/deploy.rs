@@ -180,6 +180,7 @@ impl Controller {
             runtime: spec.runtime,
             handler: spec.handler,
             memory_mb: spec.memory_mb,
+            auto_memory: spec.auto_memory,
             timeout_ms: spec.timeout_ms,
             env: spec.env,
             code: code.digest,

@@ -5,6 +5,7 @@ mod client;
 mod deploy;
 mod events;
 mod fakes;
+mod resize;
 mod rig;
 mod run;
 mod wire;

@@ -86,6 +86,9 @@ pub struct Version {
     /// As given: `file.function`; absent means the runtime's own convention.
     pub handler: Option<String>,
     pub memory_mb: u32,
+    /// Whether a version with the memory that its calls ask for may be published without its owner.
+    #[serde(default)]
+    pub auto_memory: bool,
     pub timeout_ms: u64,
     /// May hold secrets: shown by name only, and no part of a version's JSON, so that no answer can have it by mistake.
     #[serde(skip)]

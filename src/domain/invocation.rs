@@ -83,9 +83,9 @@ pub struct Record {
     pub network_tx: Option<u64>,
     pub output_files: Vec<OutputFile>,
     pub llm_token_count: Option<u64>,
-    pub optimization_tip: Option<String>,
+    pub optimization_tip: Option<Arc<str>>,
     pub recommended_memory_mb: Option<u32>,
-    pub estimated_savings: Option<String>,
+    pub estimated_savings: Option<Arc<str>>,
     pub created_at: Timestamp,
     pub started_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
@@ -193,6 +193,11 @@ impl Record {
         self.network_tx = Some(0);
         self.output_files = outcome.output_files;
         self.llm_token_count = outcome.llm_token_count;
+        if let Some(advice) = outcome.advice {
+            self.optimization_tip = Some(advice.tip.clone());
+            self.recommended_memory_mb = Some(advice.recommended_memory_mb);
+            self.estimated_savings = advice.estimated_savings.clone();
+        }
         self.finished_at = Some(at);
     }
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::ids::Digest;
+use super::policy::advice::Advice;
 
 /// The one vocabulary for where an invocation stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -198,6 +199,8 @@ pub struct Outcome {
     pub usage: Usage,
     pub output_files: Vec<OutputFile>,
     pub llm_token_count: Option<u64>,
+    /// What its version's last calls say about its memory.
+    pub advice: Option<Arc<Advice>>,
 }
 
 impl Outcome {
@@ -216,6 +219,7 @@ impl Outcome {
             usage: Usage::default(),
             output_files: Vec::new(),
             llm_token_count: None,
+            advice: None,
         }
     }
 }

@@ -1,4 +1,7 @@
 //! Policies: small decisions that others swap or tune without opening the rooms that ask.
 
+pub mod advice;
 pub mod evict;
+pub mod idle;
+pub mod keep_alive;
 pub mod retry;

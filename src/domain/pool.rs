@@ -20,9 +20,11 @@
 //!
 //! Checkout of an idle sandbox and checkin without waiters are O(1); the rest is O(log versions that wait).
 
+mod ahead;
 mod create;
 #[cfg(test)]
 mod fairness;
+mod habits;
 mod idle;
 #[cfg(test)]
 mod model;
@@ -45,6 +47,8 @@ use std::time::Duration;
 use super::function::{Runtime, Version};
 use super::ids::{Owner, SandboxId, VersionKey};
 use super::outcome::StartType;
+use super::policy::keep_alive::Plan;
+use habits::Habits;
 use owners::OwnerPool;
 pub use owners::Share;
 use slab::{Chain, Link, Slab, Slot};
@@ -87,6 +91,8 @@ struct Sandbox {
     frozen: bool,
     /// Ended by itself while something was still to be reported of it.
     dead: bool,
+    /// The eviction's clock when it became idle.
+    clock: u64,
     /// In its version's idle ones, or in its runtime's generic ones.
     group: Link,
     /// In the idle ones of all versions.
@@ -125,6 +131,14 @@ struct VersionPool {
     wanting_at: Option<u64>,
     /// Its place in `Pool::watched`.
     watched_at: Option<Duration>,
+    /// Its place in `Pool::lapsing`.
+    lapses_at: Option<Duration>,
+    /// What is remembered of its function.
+    habit: Option<Slot>,
+    /// How long its idle ones are kept.
+    plan: Plan,
+    /// Calls, since it is here.
+    uses: u32,
 }
 
 impl VersionPool {
@@ -190,6 +204,11 @@ pub struct Pool {
     wanting: BTreeSet<(u64, u64, Slot)>,
     /// Versions whose waiters no sandbox is made for, by when to look again, or earlier.
     watched: BTreeSet<(Duration, Slot)>,
+    /// Versions with idle sandboxes, by when to look whether these are kept for too long, or earlier.
+    lapsing: BTreeSet<(Duration, Slot)>,
+    habits: Habits,
+    /// Where the eviction's clock stands.
+    clock: u64,
     /// Idle ones of all versions, longest idle first.
     aging: Chain,
     /// Idle and generic ones that run unfrozen, longest idle first.
@@ -212,6 +231,9 @@ impl Pool {
             start: Mean::default(),
         };
         Self {
+            habits: Habits::new(settings.sandboxes_max),
+            lapsing: BTreeSet::new(),
+            clock: 0,
             settings,
             sandboxes: Slab::new(),
             by_id: HashMap::new(),
@@ -318,6 +340,7 @@ impl Pool {
         self.taken.active -= 1;
         self.count_call(version, false);
         self.note_call(slot, version, cpu);
+        self.note_rests(version);
         match (self.sandboxes[slot].dead, reusable) {
             (true, _) => self.end(slot, EndReason::Died, out),
             (false, false) => self.end(slot, EndReason::NotReusable, out),

@@ -12,6 +12,7 @@ use crate::domain::function::Runtime;
 use crate::domain::ids::{InvocationId, VersionKey, WorkerId};
 use crate::domain::invocation::Invocation;
 use crate::domain::outcome::Outcome;
+use crate::domain::policy::advice::Advice;
 use crate::domain::time::Timestamp;
 
 use super::sandbox::LogSink;
@@ -65,6 +66,16 @@ pub trait Executor: Send + Sync + 'static {
 
     /// No new calls go to sandboxes of this version (or of every version of a function that was deleted).
     fn retire(&self, version: VersionKey);
+
+    /// What the last calls of a version say about its memory; `None`: nothing yet, or nothing to say.
+    fn advice(&self, _version: VersionKey) -> Option<Arc<Advice>> {
+        None
+    }
+
+    /// Versions whose owners want them resized by themselves, and the memory in MB that their calls have asked for steadily.
+    fn resizes(&self) -> Vec<(VersionKey, u32)> {
+        Vec::new()
+    }
 
     /// What `GET /workers` shows of it.
     fn view(&self) -> WorkerView;

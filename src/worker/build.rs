@@ -122,6 +122,7 @@ impl Worker {
             runtime,
             handler: None,
             memory_mb: self.config.sandbox.build_memory_mb,
+            auto_memory: false,
             timeout_ms: self.config.sandbox.build_timeout_ms,
             env: Env::default(),
             code: Digest([0; 32]),

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, PoolPolicy};
 use crate::domain::function::Runtime;
+use crate::domain::policy::evict::Eviction;
+use crate::domain::policy::keep_alive::KeepAlive;
 use crate::domain::pool::{Settings, Share};
 
 /// Calls at once per processor, where the configuration does not say: most calls sleep, and what they cost beside is bounded by
@@ -82,6 +84,7 @@ pub fn settings(config: &Config, machine: Machine, supported: &[Runtime]) -> Set
     }
     let concurrency_max = or(pool.concurrency_max as u64, (machine.cpus * CALLS_PER_CPU) as u64) as usize;
     let memory_budget_mb = or(pool.memory_budget_mb, machine.memory_mb * 8 / 10);
+    let keep_alive = Duration::from_secs(pool.keep_alive_s);
     Settings {
         sandboxes_max: pool.sandboxes_max.max(1),
         concurrency_max,
@@ -93,7 +96,17 @@ pub fn settings(config: &Config, machine: Machine, supported: &[Runtime]) -> Set
         share: share(config, concurrency_max, memory_budget_mb),
         prewarmed,
         freeze_after: Duration::from_millis(pool.freeze_after_ms),
-        keep_alive: Duration::from_secs(pool.keep_alive_s),
+        keep_alive: match pool.policy {
+            PoolPolicy::Fixed => KeepAlive::Fixed(keep_alive),
+            PoolPolicy::Adaptive => {
+                let most = Duration::from_secs(pool.keep_alive_max_s);
+                KeepAlive::Adaptive { standard: keep_alive, most }
+            }
+        },
+        eviction: match pool.policy {
+            PoolPolicy::Fixed => Eviction::LongestIdle,
+            PoolPolicy::Adaptive => Eviction::GreedyDual,
+        },
     }
 }
 

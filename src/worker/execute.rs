@@ -13,6 +13,7 @@ use crate::ports::executor::ExecuteError;
 use crate::ports::sandbox::{Ending, LogSink, Report, Sandbox, SandboxError};
 
 use super::Worker;
+use super::advisors;
 use super::cancel::{Cancel, Why};
 use super::handle::Handle;
 use super::sandboxes::{Checkout, CreationFailure, NoSandbox};
@@ -66,10 +67,14 @@ impl Worker {
         let took = self.clock.monotonic().saturating_sub(begun);
         outcome.timings.queue_us = micros(queue);
         outcome.timings.total_us = micros(queue + took);
-        let of_handle = handle.as_ref().and_then(|handle| handle.special.get()).map(|special| &special.metrics);
         let runtime = invocation.version.runtime;
-        match of_handle {
-            Some(function) => self.metrics.ended(function, runtime, &outcome, took),
+        match handle.as_ref().and_then(|handle| handle.special.get()) {
+            Some(special) => {
+                self.metrics.ended(&special.metrics, runtime, &outcome, took);
+                let ran = special.advisor.as_ref().filter(|_| outcome.start_type.is_some());
+                outcome.advice =
+                    ran.and_then(|advisor| advisor.note(&advisors::used(&outcome, took.saturating_sub(waited))));
+            }
             None => {
                 let function = self.metrics.function(&invocation.version.function_name);
                 self.metrics.ended(&function, runtime, &outcome, took);
@@ -287,6 +292,7 @@ fn outcome_of(verdict: Verdict, start_type: StartType) -> Outcome {
         usage: Default::default(),
         output_files: Vec::new(),
         llm_token_count: None,
+        advice: None,
     }
 }
 

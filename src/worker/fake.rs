@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep};
 use crate::domain::function::Runtime;
 use crate::domain::ids::SandboxId;
 use crate::domain::invocation::Invocation;
+use crate::domain::limits::MIB;
 use crate::domain::outcome::{ErrorType, Failure, Output, Usage};
 use crate::domain::time::Timestamp;
 use crate::ports::clock::Clock;
@@ -167,7 +168,7 @@ impl Sandbox for FakeSandbox {
             _ => self.act(invocation).await,
         };
         self.calls.fetch_sub(1, Ordering::SeqCst);
-        let usage = Usage { cpu_us: 100, ..Usage::default() };
+        let usage = Usage { cpu_us: 100, peak_memory_bytes: 40 * MIB, ..Usage::default() };
         let (stdout, stderr) = (output("printed"), output("warned"));
         Report {
             ending,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::domain::ids::SandboxId;
 use crate::ports::sandbox::{Sandbox, SandboxError};
 
+use super::advisors::Advisor;
 use super::code_cache::CodeDir;
 use super::metrics::FunctionMetrics;
 
@@ -25,6 +26,8 @@ pub(super) struct Special {
     pub _code: Arc<CodeDir>,
     pub init: Duration,
     pub metrics: Arc<FunctionMetrics>,
+    /// Looks after its version's memory.
+    pub advisor: Option<Arc<Advisor>>,
 }
 
 #[derive(Default)]

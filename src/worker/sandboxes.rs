@@ -16,6 +16,7 @@ use crate::domain::pool::{Action, EndReason, Event, Pool, Refusal, WaiterId};
 use crate::ports::clock::Clock;
 use crate::ports::sandbox::{Sandbox, SandboxDriver, SandboxError, SandboxKind, Specialisation, SpecialiseError};
 
+use super::advisors::Advisors;
 use super::cancel::{Cancel, Why};
 use super::code_cache::{CodeCache, CodeError};
 use super::handle::{Handle, Special};
@@ -114,6 +115,7 @@ pub(super) struct Sandboxes {
     code: Arc<CodeCache>,
     pub clock: Arc<dyn Clock>,
     pub metrics: Arc<Metrics>,
+    advisors: Arc<Advisors>,
     init_timeout: Duration,
     tasks: Tasks,
     /// Tells the ticker that it is to look earlier than it meant to.
@@ -127,6 +129,7 @@ impl Sandboxes {
         code: Arc<CodeCache>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
+        advisors: Arc<Advisors>,
         init_timeout: Duration,
     ) -> Arc<Self> {
         let core = Core {
@@ -138,7 +141,8 @@ impl Sandboxes {
             tick_at: Duration::ZERO,
         };
         let (tasks, tick_sooner) = (Tasks::default(), Notify::new());
-        Arc::new(Self { core: Mutex::new(core), driver, code, clock, metrics, init_timeout, tasks, tick_sooner })
+        let core = Mutex::new(core);
+        Arc::new(Self { core, driver, code, clock, metrics, advisors, init_timeout, tasks, tick_sooner })
     }
 
     /// A sandbox of this version, at once or when one is free, within `timeout`.
@@ -351,7 +355,7 @@ impl Sandboxes {
         self.metrics.initialised(version.runtime, took);
         let metrics = self.metrics.function(&version.function_name);
         // Specialised once in its life, so the place is free.
-        let _ = handle.special.set(Special { _code: code, init: took, metrics });
+        let _ = handle.special.set(Special { _code: code, init: took, metrics, advisor: self.advisors.of(version) });
         handle.release();
         Ok(())
     }

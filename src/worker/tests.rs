@@ -393,3 +393,32 @@ async fn a_sandbox_that_returns_no_json_serves_no_second_call() {
     assert_eq!(failure(&bench.outcome(&f, "not").await).0, ErrorType::FunctionError);
     assert_eq!(bench.outcome(&f, "fine").await.start_type, Some(StartType::Cold));
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_last_calls_of_a_version_say_how_much_memory_it_needs() {
+    let bench = bench();
+    let f = bench.function();
+    for n in 1..32 {
+        assert_eq!(bench.outcome(&f, "ok").await.advice, None, "call {n}");
+    }
+    let advice = bench.outcome(&f, "ok").await.advice.expect("32 calls used 40 of 128 MB");
+    assert_eq!((advice.recommended_memory_mb, advice.calls), (64, 32));
+    assert_eq!(bench.worker.advice(f.key()), Some(advice));
+    assert_eq!(bench.worker.resizes(), [], "it was not asked to be resized by itself");
+    bench.worker.retire(f.key());
+    assert_eq!(bench.worker.advice(f.key()), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_asks_for_it_is_offered_for_resizing_when_the_advice_is_stable() {
+    let bench = bench();
+    let f = Arc::new(Version { auto_memory: true, ..Version::clone(&bench.function()) });
+    for _ in 0..64 {
+        assert_eq!(bench.worker.resizes(), []);
+        bench.outcome(&f, "ok").await;
+    }
+    for _ in 0..16 {
+        bench.outcome(&f, "ok").await;
+    }
+    assert_eq!(bench.worker.resizes(), [(f.key(), 64)]);
+}

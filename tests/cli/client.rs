@@ -280,3 +280,22 @@ fn doctor_tells_programs_too() {
         );
     }
 }
+
+#[test]
+fn resize_follows_the_advice_or_says_that_there_is_none() {
+    let before = r#"{"name":"hello","memoryMb":512,"advice":{"recommendedMemoryMb":128,"tip":"128 MB would do"}}"#;
+    let after = r#"{"name":"hello","memoryMb":128,"version":4}"#;
+    let answers = [("200 OK", JSON, before), ("200 OK", JSON, after)];
+    let (output, seen) = Canned::new(&answers).run(&["functions", "resize", "hello"]);
+    assert_eq!(stdout(&output), "hello has 128 MB instead of 512 from version 4 on\n", "{}", stderr(&output));
+    assert_eq!((seen[0].line.as_str(), seen[1].line.as_str()), ("GET /functions/hello", "PATCH /functions/hello"));
+    assert_eq!(seen[1].body, r#"{"memoryMb":128}"#);
+
+    let (output, seen) = Canned::new(&answers).run(&["functions", "resize", "hello", "--memory", "256"]);
+    assert_eq!((output.status.code(), seen[1].body.as_str()), (Some(0), r#"{"memoryMb":256}"#));
+
+    let silent = [("200 OK", JSON, r#"{"name":"hello","memoryMb":512,"advice":null}"#)];
+    let (output, seen) = Canned::new(&silent).run(&["functions", "resize", "hello"]);
+    assert_eq!((output.status.code(), seen.len()), (Some(2), 1));
+    assert!(stderr(&output).contains("--memory"), "{}", stderr(&output));
+}

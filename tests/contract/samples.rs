@@ -41,6 +41,7 @@ pub fn version(function: &Function, number: u32) -> Version {
         runtime: Runtime::Python,
         handler: number.is_multiple_of(2).then(|| "main.handler".to_owned()),
         memory_mb: 128,
+        auto_memory: false,
         timeout_ms: 30_000,
         env: [("TABLE".to_owned(), format!("t{number}"))].into(),
         code: Digest([number as u8; 32]),

@@ -63,6 +63,7 @@ fn version(runtime: Runtime) -> Arc<Version> {
         runtime,
         handler: None,
         memory_mb: 512,
+        auto_memory: false,
         timeout_ms: 30_000,
         env: Default::default(),
         code: Digest([0; 32]),

@@ -24,6 +24,7 @@ use crate::domain::ids::{Digest, FunctionId, Owner};
 use crate::domain::key::Scope;
 use crate::domain::limits::MIB;
 use crate::domain::page::Page;
+use crate::domain::policy::advice::Advice;
 use crate::domain::time::Timestamp;
 
 use super::{Answer, Shared, changed, json, ok, params, upload};
@@ -42,6 +43,7 @@ pub struct View<'a> {
     runtime: Runtime,
     handler: Option<&'a str>,
     memory_mb: u32,
+    auto_memory: bool,
     timeout_ms: u64,
     description: &'a str,
     version: u32,
@@ -66,6 +68,7 @@ impl<'a> View<'a> {
             runtime: version.runtime,
             handler: version.handler.as_deref(),
             memory_mb: version.memory_mb,
+            auto_memory: version.auto_memory,
             timeout_ms: version.timeout_ms,
             description: &version.description,
             version: version.number,
@@ -82,6 +85,14 @@ impl<'a> View<'a> {
     }
 }
 
+/// One function by itself, with what its last calls say about its memory.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    view: View<'a>,
+    advice: Option<&'a Advice>,
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct FunctionBody<'a> {
@@ -91,6 +102,7 @@ struct FunctionBody<'a> {
     #[serde(borrow)]
     code: Option<CodeBody<'a>>,
     memory_mb: Option<u64>,
+    auto_memory: Option<bool>,
     timeout_ms: Option<u64>,
     #[serde(alias = "envVars")]
     env: Option<Env>,
@@ -153,7 +165,9 @@ async fn update(State(controller): Shared, caller: Caller, id: String, request: 
 
 pub async fn show(State(controller): Shared, caller: Caller, Path(id): Path<String>) -> Answer {
     caller.require(Scope::Read)?;
-    ok(&View::of(&*find(&controller, &caller, &id).await?))
+    let current = find(&controller, &caller, &id).await?;
+    let advice = controller.executor.advice(current.version.key());
+    ok(&Shown { view: View::of(&current), advice: advice.as_deref() })
 }
 
 pub async fn delete(State(controller): Shared, caller: Caller, Path(id): Path<String>) -> Answer {
@@ -227,6 +241,7 @@ fn parse(bytes: &[u8]) -> Result<Asked, ApiError> {
         runtime: body.runtime,
         handler: body.handler,
         memory_mb: body.memory_mb,
+        auto_memory: body.auto_memory,
         timeout_ms: body.timeout_ms,
         env: body.env,
         description: body.description,

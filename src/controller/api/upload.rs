@@ -166,10 +166,11 @@ fn set(form: &mut Form, name: &str, value: &str) -> Result<(), ApiError> {
         "x-handler" | "handler" => settings.handler = Some(value.to_owned()),
         "x-memory-mb" | "memoryMb" => settings.memory_mb = Some(number("memoryMb", value)?),
         "x-timeout-ms" | "timeoutMs" => settings.timeout_ms = Some(number("timeoutMs", value)?),
+        "autoMemory" => settings.auto_memory = Some(boolean("autoMemory", value)?),
         "description" => settings.description = Some(value.to_owned()),
         "envVars" | "env" => settings.env = Some(env(value)?),
         unknown => {
-            let known = "file, functionName, runtime, handler, memoryMb, timeoutMs, description, envVars";
+            let known = "file, functionName, runtime, handler, memoryMb, autoMemory, timeoutMs, description, envVars";
             let unknown = params::quoted(unknown);
             return Err(ApiError::invalid(format!("there is no field {unknown} in an upload; the fields are {known}")));
         }
@@ -179,6 +180,11 @@ fn set(form: &mut Form, name: &str, value: &str) -> Result<(), ApiError> {
 
 fn number(field: &str, text: &str) -> Result<u64, ApiError> {
     let wrong = || ApiError::invalid(format!("{field} must be a whole number, not {}", params::quoted(text)));
+    text.trim().parse().map_err(|_| wrong())
+}
+
+fn boolean(field: &str, text: &str) -> Result<bool, ApiError> {
+    let wrong = || ApiError::invalid(format!("{field} must be true or false, not {}", params::quoted(text)));
     text.trim().parse().map_err(|_| wrong())
 }
 

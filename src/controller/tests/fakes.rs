@@ -1,7 +1,7 @@
 //! The stores in memory, as small as their contracts allow.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ pub struct World {
     artifacts: Mutex<HashMap<Digest, Bytes>>,
     keys: Mutex<Vec<Key>>,
     pub entries: Mutex<Vec<Entry>>,
+    /// Whether the audit log says that it can't be written.
+    pub audit_broken: AtomicBool,
     /// Reads of the registry, to see that there is a cache.
     pub registry_reads: AtomicUsize,
 }
@@ -290,7 +292,10 @@ impl KeyStore for World {
 #[async_trait]
 impl AuditLog for World {
     async fn ready(&self) -> Result<(), StoreError> {
-        Ok(())
+        match self.audit_broken.load(Ordering::SeqCst) {
+            true => Err(StoreError::Unavailable("the disk is full".into())),
+            false => Ok(()),
+        }
     }
 
     async fn append(&self, entry: Entry, _durability: Durability) -> Result<(), StoreError> {

@@ -21,6 +21,7 @@ use crate::domain::invocation::Invocation;
 use crate::domain::key::Scope;
 use crate::domain::limits::Limits;
 use crate::domain::outcome::{ErrorType, Failure, Outcome, Status};
+use crate::domain::policy::advice::Advice;
 use crate::domain::time::Timestamp;
 use crate::ports::bus::{Bus, News, Subscription};
 use crate::ports::clock::Clock;
@@ -74,6 +75,8 @@ pub struct Runner {
     pub executed: AtomicUsize,
     pub retired: Mutex<Vec<VersionKey>>,
     pub cancelled: Mutex<Vec<InvocationId>>,
+    pub advice: Mutex<Option<Arc<Advice>>>,
+    pub resizes: Mutex<Vec<(VersionKey, u32)>>,
 }
 
 pub fn outcome(status: Status, result: &str) -> Outcome {
@@ -119,6 +122,14 @@ impl Executor for Runner {
 
     fn retire(&self, version: VersionKey) {
         self.retired.lock().unwrap().push(version);
+    }
+
+    fn advice(&self, _version: VersionKey) -> Option<Arc<Advice>> {
+        self.advice.lock().unwrap().clone()
+    }
+
+    fn resizes(&self) -> Vec<(VersionKey, u32)> {
+        self.resizes.lock().unwrap().clone()
     }
 
     fn view(&self) -> WorkerView {

@@ -77,13 +77,14 @@ impl Pool {
             }
         }
         if !needy && !self.draining {
+            self.prepare(out);
             self.refill(now, out);
         }
     }
 
     fn create_for(&mut self, version: Slot, out: &mut Vec<Action>) -> Step {
         let pool = &self.versions[version];
-        let (runtime, charge_mb, owner) = (pool.version.runtime, pool.charge_mb(), pool.owner);
+        let (charge_mb, owner) = (pool.charge_mb(), pool.owner);
         let Some(need) = self.need(version) else { return Step::Blocked };
         let within_share = self.is_within_share(owner, charge_mb, 0, 0);
         if within_share && self.is_short_of_room(version) {
@@ -98,22 +99,13 @@ impl Pool {
             Room::None => return Step::Blocked,
         }
         let generic = need.generic_of.and_then(|runtime| self.runtimes[runtime as usize].ready.back());
-        self.hold(version);
-        match generic {
-            Some(slot) => {
-                self.take_generic(slot);
-                self.charge(slot, charge_mb);
-                self.specialise(slot, version, StartType::Prewarmed, out);
-            }
-            None => self.start(runtime, charge_mb, Some(version), out),
-        }
+        self.order(version, generic, out);
         let pool = &mut self.versions[version];
-        pool.coming += 1;
         pool.counting_on = (pool.counting_on + 1).min(pool.waiters.len());
         Step::Ordered
     }
 
-    fn start(&mut self, runtime: Runtime, memory_mb: u64, destined: Option<Slot>, out: &mut Vec<Action>) {
+    pub(super) fn start(&mut self, runtime: Runtime, memory_mb: u64, destined: Option<Slot>, out: &mut Vec<Action>) {
         let id = self.reserve_id();
         let slot = self.sandboxes.insert(Sandbox {
             id,
@@ -123,6 +115,7 @@ impl Pool {
             since: self.now,
             frozen: false,
             dead: false,
+            clock: 0,
             group: Link::default(),
             aging: Link::default(),
             unfrozen: Link::default(),
@@ -133,14 +126,14 @@ impl Pool {
         out.push(Action::Start { sandbox: id, runtime });
     }
 
-    fn specialise(&mut self, slot: Slot, version: Slot, start_type: StartType, out: &mut Vec<Action>) {
+    pub(super) fn specialise(&mut self, slot: Slot, version: Slot, start_type: StartType, out: &mut Vec<Action>) {
         let sandbox = &mut self.sandboxes[slot];
         sandbox.state = State::Specialising { version, start_type };
         sandbox.since = self.now;
         out.push(Action::Specialise { sandbox: sandbox.id, version: self.versions[version].version.clone() });
     }
 
-    fn charge(&mut self, slot: Slot, memory_mb: u64) {
+    pub(super) fn charge(&mut self, slot: Slot, memory_mb: u64) {
         let charged = &mut self.sandboxes[slot].memory_mb;
         self.taken.memory_mb = self.taken.memory_mb - *charged + memory_mb;
         *charged = memory_mb;

@@ -12,20 +12,15 @@ impl Pool {
     /// When [`super::Event::Tick`] has something to do at the earliest; `None`: not before another event.
     pub fn next_tick(&self, now: Duration) -> Option<Duration> {
         let freeze = self.unfrozen.front().map(|slot| self.sandboxes[slot].since + self.settings.freeze_after);
-        let end = self.aging.front().map(|slot| self.sandboxes[slot].since + self.settings.keep_alive);
-        [freeze, end, self.next_watch(), self.next_refill(now)].into_iter().flatten().min()
+        let end = self.lapsing.first().map(|(at, _)| *at);
+        [freeze, end, self.next_watch(), self.next_refill(now), self.habits.next_due(now)].into_iter().flatten().min()
     }
 
     pub(super) fn tick(&mut self, now: Duration, out: &mut Vec<Action>) {
-        while let Some(slot) = self.aging.front() {
-            let sandbox = &self.sandboxes[slot];
-            let State::Idle { version, .. } = sandbox.state else { break };
-            if sandbox.since + self.settings.keep_alive > now {
-                break;
-            }
-            self.take_idle(slot, version);
-            self.end(slot, EndReason::KeepAlive, out);
-            self.reindex(version);
+        while let Some(&(at, version)) = self.lapsing.first()
+            && at <= now
+        {
+            self.lapse(version, now, out);
         }
         while let Some(slot) = self.unfrozen.front() {
             let sandbox = &mut self.sandboxes[slot];
@@ -40,13 +35,27 @@ impl Pool {
         self.grow(now, out);
     }
 
+    /// Ends those of a version's idle sandboxes that are kept for too long.
+    fn lapse(&mut self, version: Slot, now: Duration, out: &mut Vec<Action>) {
+        while let Some(slot) = self.versions[version].idle.front()
+            && self.lapses_at(version).is_some_and(|at| at <= now)
+        {
+            self.take_idle(slot, version);
+            self.end(slot, EndReason::KeepAlive, out);
+        }
+        self.place_lapse(version, self.lapses_at(version));
+        self.reindex(version);
+    }
+
     pub(super) fn make_idle(&mut self, slot: Slot, version: Slot, fresh: Option<StartType>, now: Duration) {
         let sandbox = &mut self.sandboxes[slot];
         sandbox.state = State::Idle { version, fresh };
         sandbox.since = now;
+        sandbox.clock = self.clock;
         self.versions[version].idle.push_back(&mut self.sandboxes, |s| &mut s.group, slot);
         self.aging.push_back(&mut self.sandboxes, |s| &mut s.aging, slot);
         self.unfrozen.push_back(&mut self.sandboxes, |s| &mut s.unfrozen, slot);
+        self.await_lapse(version);
     }
 
     /// Takes an idle one out of all chains; whether it was frozen.
@@ -80,6 +89,7 @@ impl Pool {
     }
 
     pub(super) fn retire(&mut self, key: VersionKey, now: Duration, out: &mut Vec<Action>) {
+        self.habits.retire(key);
         let Some(&slot) = self.by_key.get(&key) else { return };
         self.versions[slot].retired = true;
         self.settle(slot, now, out);
@@ -87,6 +97,7 @@ impl Pool {
 
     pub(super) fn drain(&mut self, now: Duration, out: &mut Vec<Action>) {
         self.draining = true;
+        self.habits.expect_nothing();
         let versions: Vec<Slot> = self.versions.iter().map(|(slot, _)| slot).collect();
         for version in versions {
             self.settle(version, now, out);

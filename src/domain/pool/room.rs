@@ -97,10 +97,11 @@ impl Pool {
 
     /// Idle ones of other versions first, then generic ones.
     fn evict_one(&mut self, need: Need, out: &mut Vec<Action>) -> bool {
-        if let Some(id) = evict::choose(self.candidates())
+        if let Some((id, clock)) = evict::choose(self.settings.eviction, self.candidates())
             && let Some(&slot) = self.by_id.get(&id)
             && let State::Idle { version, .. } = self.sandboxes[slot].state
         {
+            self.clock = self.clock.max(clock);
             self.take_idle(slot, version);
             self.end(slot, EndReason::Evicted, out);
             self.reindex(version);
@@ -125,6 +126,9 @@ impl Pool {
                 version: pool.version.key(),
                 idle_since: sandbox.since,
                 memory_mb: sandbox.memory_mb,
+                clock: sandbox.clock,
+                uses: pool.uses,
+                cost: self.cost(pool),
             })
         })
     }

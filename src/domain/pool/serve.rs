@@ -54,7 +54,9 @@ impl Pool {
         sandbox.state = State::Busy { version };
         sandbox.since = self.now;
         out.push(Action::Assign { waiter, sandbox: sandbox.id, start_type, was_frozen });
-        self.versions[version].busy += 1;
+        let pool = &mut self.versions[version];
+        pool.busy += 1;
+        pool.uses = pool.uses.saturating_add(1);
         self.taken.active += 1;
         self.count_call(version, true);
         self.count_processors(version);
@@ -67,9 +69,12 @@ impl Pool {
         if version.waiters.is_empty() && version.sandboxes() == 0 {
             let (key, owner) = (version.version.key(), version.owner);
             self.unwatch(slot);
-            self.versions.remove(slot);
+            self.place_lapse(slot, None);
             self.by_key.remove(&key);
             self.leave_owner(owner);
+            if let Some(gone) = self.versions.remove(slot) {
+                self.let_go_of_habit(gone);
+            }
         }
     }
 

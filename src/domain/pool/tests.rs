@@ -1,10 +1,14 @@
 //! Each rule of the pool by itself. `model` drives them all together.
 
+mod ahead;
+
 use uuid::Uuid;
 
 use super::*;
 use crate::domain::env::Env;
 use crate::domain::ids::{Digest, FunctionId, Owner};
+use crate::domain::policy::evict::Eviction;
+use crate::domain::policy::keep_alive::KeepAlive;
 use crate::domain::time::Timestamp;
 
 pub(super) fn version_of(n: u128, runtime: Runtime, memory_mb: u32) -> Arc<Version> {
@@ -17,6 +21,7 @@ pub(super) fn version_of(n: u128, runtime: Runtime, memory_mb: u32) -> Arc<Versi
         runtime,
         handler: None,
         memory_mb,
+        auto_memory: false,
         timeout_ms: 1000,
         env: Env::default(),
         code: Digest([0; 32]),
@@ -37,7 +42,8 @@ pub(super) fn settings() -> Settings {
         share: Share::WHOLE,
         prewarmed: [0; RUNTIMES],
         freeze_after: Duration::from_millis(200),
-        keep_alive: Duration::from_secs(600),
+        keep_alive: KeepAlive::Fixed(Duration::from_secs(600)),
+        eviction: Eviction::LongestIdle,
     }
 }
 

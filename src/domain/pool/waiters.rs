@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::domain::function::Version;
 use crate::domain::ids::VersionKey;
 use crate::domain::outcome::StartType;
+use crate::domain::policy::keep_alive::Plan;
 
 use super::slab::{Chain, Link, Slot};
 use super::worth::History;
@@ -23,6 +24,7 @@ impl Pool {
             && self.owners[self.versions[slot].owner].may_begin(&self.settings.share)
             && let Some(sandbox) = self.versions[slot].idle.back()
         {
+            self.note_called(slot);
             // Nobody else waits for this one: with a call to spare, whoever could be served has been.
             return self.assign(sandbox, slot, waiter, StartType::Warm, out);
         }
@@ -37,6 +39,7 @@ impl Pool {
             return out.push(Action::Refuse { waiter, reason: Refusal::TooLarge });
         }
         let slot = known.unwrap_or_else(|| self.add_version(key, version));
+        self.note_called(slot);
         self.join(waiter, slot);
         self.reindex(slot);
         self.grow(now, out);
@@ -51,6 +54,15 @@ impl Pool {
 
     pub(super) fn add_version(&mut self, key: VersionKey, version: &Arc<Version>) -> Slot {
         let owner = self.owner_of(&version.owner);
+        let adaptive = self.settings.keep_alive.is_adaptive();
+        let habit = if adaptive { self.habits.hold(key.function) } else { None };
+        let plan = match habit {
+            Some(habit) => {
+                self.habits.came(habit);
+                self.settings.keep_alive.plan(&self.habits.of(habit).idle)
+            }
+            None => Plan { keep: self.settings.keep_alive.standard(), ahead: None },
+        };
         let slot = self.versions.insert(VersionPool {
             version: version.clone(),
             owner,
@@ -65,6 +77,10 @@ impl Pool {
             servable_at: None,
             wanting_at: None,
             watched_at: None,
+            lapses_at: None,
+            habit,
+            plan,
+            uses: 0,
         });
         self.by_key.insert(key, slot);
         slot

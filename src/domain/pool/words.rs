@@ -6,6 +6,8 @@ use std::time::Duration;
 use crate::domain::function::{Runtime, Version};
 use crate::domain::ids::{SandboxId, VersionKey};
 use crate::domain::outcome::StartType;
+use crate::domain::policy::evict::Eviction;
+use crate::domain::policy::keep_alive::KeepAlive;
 
 use super::owners::Share;
 
@@ -33,7 +35,8 @@ pub struct Settings {
     /// Generic sandboxes kept ready, by `Runtime as usize`; 0 where this machine can't run it.
     pub prewarmed: [usize; Runtime::ALL.len()],
     pub freeze_after: Duration,
-    pub keep_alive: Duration,
+    pub keep_alive: KeepAlive,
+    pub eviction: Eviction,
 }
 
 /// What happened.

@@ -146,7 +146,7 @@ impl Pool {
     }
 
     /// What making one more takes, for one that is ordered now.
-    fn cost(&self, version: &VersionPool) -> Duration {
+    pub(super) fn cost(&self, version: &VersionPool) -> Duration {
         let runtime = version.version.runtime as usize;
         let specialise = version.history.specialise.0.unwrap_or(PRIORS[runtime].1);
         if !self.runtimes[runtime].ready.is_empty() {

@@ -69,6 +69,7 @@ impl World {
             runtime,
             handler: None,
             memory_mb: 128,
+            auto_memory: false,
             timeout_ms,
             env: Env::default(),
             code: Digest([n; 32]),
