@@ -60,6 +60,31 @@ impl Rig {
     }
 }
 
+impl Drop for Rig {
+    /// A test that fails leaves nothing either; one that passes has closed.
+    fn drop(&mut self) {
+        let own = self.driver.groups();
+        let since = std::time::Instant::now();
+        while own.iter().any(|path| path.exists()) && since.elapsed() < Duration::from_secs(5) {
+            for group in &own {
+                let below = std::fs::read_dir(group).into_iter().flatten().flatten().map(|entry| entry.path());
+                for sandbox in below.filter(|path| path.is_dir()) {
+                    let pids = std::fs::read_to_string(sandbox.join("cgroup.procs")).unwrap_or_default();
+                    for pid in pids.lines().filter_map(|line| line.parse().ok()) {
+                        let _ =
+                            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+                    }
+                    let _ = std::fs::remove_dir(sandbox);
+                }
+                let _ = std::fs::remove_dir(group);
+                // The instance's group lies in the prefix's.
+                let _ = group.parent().map(std::fs::remove_dir);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
 fn version() -> Arc<Version> {
     Arc::new(Version {
         function_id: FunctionId(uuid::Uuid::from_u128(1)),
