@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::support::archive::{bomb, last_header, many_entries, zip, zip_changed, zip_with_device, zip_with_link};
 use crate::support::client::Answer;
 use crate::support::daemon::Daemon;
+use crate::support::footprint::bytes_below;
 use crate::support::multipart::Form;
 use crate::support::platform::{ECHO, inline, zipped};
 
@@ -17,17 +18,6 @@ const GIB: u64 = 1 << 30;
 async fn upload(daemon: &Daemon, archive: &[u8]) -> Answer {
     let form = Form::default().field("x-function-name", "f").field("x-runtime", "python");
     form.file("code.zip", archive).upload(daemon).send().await
-}
-
-/// Bytes in files below `dir`.
-fn bytes_below(dir: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(dir) else { return 0 };
-    let sizes = entries.flatten().map(|entry| match entry.metadata() {
-        Ok(meta) if meta.is_dir() => bytes_below(&entry.path()),
-        Ok(meta) => meta.len(),
-        Err(_) => 0,
-    });
-    sizes.sum()
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::daemon::{Builder, Daemon};
+use crate::support::footprint::bytes_below;
 use crate::support::platform::inline;
 
 fn short_grace() -> Builder {
@@ -228,16 +229,6 @@ async fn a_timeout_gives_the_function_its_grace_and_keeps_what_it_said() {
         let next = daemon.call(name, &json!({})).await;
         assert_ne!(next["startType"], "WARM", "a sandbox that timed out is not used again: {next}");
     }
-}
-
-fn bytes_below(dir: &std::path::Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
-    let sizes = entries.flatten().map(|entry| match entry.metadata() {
-        Ok(meta) if meta.is_dir() => bytes_below(&entry.path()),
-        Ok(meta) => meta.len(),
-        Err(_) => 0,
-    });
-    sizes.sum()
 }
 
 /// A program that runs once per call may not leave anything running either: its sandbox serves no second call then.

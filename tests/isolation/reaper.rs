@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::support::daemon::Daemon;
+use crate::support::footprint::bytes_below;
 use crate::support::platform::ECHO;
 
 /// As many as fit a test; the ten thousand of the promise are asked for by name.
@@ -132,16 +133,6 @@ fn resident_kib(pid: i32) -> u64 {
 
 fn entries(path: impl AsRef<Path>) -> usize {
     fs::read_dir(path).map_or(0, Iterator::count)
-}
-
-fn bytes_below(dir: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(dir) else { return 0 };
-    let sizes = entries.flatten().map(|entry| match entry.metadata() {
-        Ok(meta) if meta.is_dir() => bytes_below(&entry.path()),
-        Ok(meta) => meta.len(),
-        Err(_) => 0,
-    });
-    sizes.sum()
 }
 
 impl Counts {

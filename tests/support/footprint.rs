@@ -177,3 +177,14 @@ fn status_field(pid: i32, name: &str) -> Option<String> {
 fn is_zombie(pid: i32) -> bool {
     status_field(pid, "State:").is_none_or(|state| state == "Z" || state == "X")
 }
+
+/// Bytes in files below `dir`.
+pub fn bytes_below(dir: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    let sizes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => bytes_below(&entry.path()),
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    });
+    sizes.sum()
+}

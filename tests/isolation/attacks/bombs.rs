@@ -1,7 +1,6 @@
 //! Waste: processes, memory, files, output, processor time, ends of every kind. The platform bounds it, names the end rightly, and neither
 //! the node nor a neighbour feels it.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -9,6 +8,7 @@ use serde_json::{Value, json};
 use super::siege::Siege;
 use crate::support::archive::zip;
 use crate::support::daemon::Daemon;
+use crate::support::footprint::bytes_below;
 use crate::support::platform::{merged, zipped};
 
 const MEMORY_MB: u64 = 128;
@@ -180,14 +180,4 @@ async fn remains(siege: &Siege) -> Result<(), String> {
         return Err(format!("the daemon grew to {kib} KiB, its disk to {disk} bytes"));
     }
     Ok(())
-}
-
-fn bytes_below(dir: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
-    let sizes = entries.flatten().map(|entry| match entry.metadata() {
-        Ok(meta) if meta.is_dir() => bytes_below(&entry.path()),
-        Ok(meta) => meta.len(),
-        Err(_) => 0,
-    });
-    sizes.sum()
 }
