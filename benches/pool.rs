@@ -41,6 +41,7 @@ fn warm(versions: u128, concurrency_max: usize) -> (Pool, Vec<Arc<Version>>) {
         starting_max: 10_000,
         per_version_max: 256,
         waiters_max: 20_000,
+        queue_wait_max: Duration::from_secs(1),
         memory_budget_mb: 1 << 30,
         share: Share::WHOLE,
         prewarmed: [0; Runtime::ALL.len()],
@@ -53,7 +54,7 @@ fn warm(versions: u128, concurrency_max: usize) -> (Pool, Vec<Arc<Version>>) {
     for (n, version) in versions.iter().enumerate() {
         let sandbox = SandboxId(n as u64 + 1);
         let now = Duration::ZERO;
-        pool.apply(Event::Checkout { waiter: WaiterId(n as u64), version }, now, &mut out);
+        pool.apply(Event::Checkout { waiter: WaiterId(n as u64), version, patient: false }, now, &mut out);
         pool.apply(Event::Started { sandbox }, now, &mut out);
         pool.apply(Event::Specialised { sandbox }, now, &mut out);
         pool.apply(Event::Checkin { sandbox, reusable: true, cpu: Some(Duration::ZERO) }, now, &mut out);
@@ -74,7 +75,11 @@ fn decisions(criterion: &mut Criterion) {
         criterion.bench_function(&format!("pool/warm checkout and checkin, {count} versions"), |bencher| {
             bencher.iter(|| {
                 n += 1;
-                let event = Event::Checkout { waiter: WaiterId(n as u64), version: &versions[n % versions.len()] };
+                let event = Event::Checkout {
+                    waiter: WaiterId(n as u64),
+                    version: &versions[n % versions.len()],
+                    patient: false,
+                };
                 pool.apply(event, Duration::from_micros(n as u64), &mut out);
                 let sandbox = assigned(&mut out);
                 pool.apply(
@@ -89,12 +94,20 @@ fn decisions(criterion: &mut Criterion) {
     let (mut pool, versions) = warm(1, 1);
     let mut out = Vec::with_capacity(8);
     let mut n = 0;
-    pool.apply(Event::Checkout { waiter: WaiterId(n), version: &versions[0] }, Duration::ZERO, &mut out);
+    pool.apply(
+        Event::Checkout { waiter: WaiterId(n), version: &versions[0], patient: false },
+        Duration::ZERO,
+        &mut out,
+    );
     let mut sandbox = assigned(&mut out);
     criterion.bench_function("pool/wait, then served by a checkin", |bencher| {
         bencher.iter(|| {
             n += 1;
-            pool.apply(Event::Checkout { waiter: WaiterId(n), version: &versions[0] }, Duration::ZERO, &mut out);
+            pool.apply(
+                Event::Checkout { waiter: WaiterId(n), version: &versions[0], patient: false },
+                Duration::ZERO,
+                &mut out,
+            );
             pool.apply(Event::Checkin { sandbox, reusable: true, cpu: Some(Duration::ZERO) }, Duration::ZERO, &mut out);
             sandbox = assigned(&mut out);
         });

@@ -260,6 +260,7 @@ pub struct Pool {
     pub per_version_max: usize,
     /// Callers waiting for a sandbox; beyond it 503.
     pub waiters_max: usize,
+    pub queue_wait_ms: u64,
     /// Generic sandboxes kept ready, per runtime.
     pub prewarmed_python: usize,
     pub prewarmed_nodejs: usize,
@@ -284,6 +285,7 @@ impl Default for Pool {
             memory_budget_mb: 0,
             per_version_max: 256,
             waiters_max: 20_000,
+            queue_wait_ms: 1_000,
             prewarmed_python: 2,
             prewarmed_nodejs: 1,
             prewarmed_native: 1,

@@ -20,6 +20,7 @@ mod job;
 mod lent;
 mod metrics;
 mod poll;
+mod processors;
 mod sampler;
 mod sandboxes;
 mod tasks;

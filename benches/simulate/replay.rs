@@ -98,7 +98,7 @@ pub fn replay(trace: &Trace, policy: Policy) -> Outcome {
     for (place, call) in trace.calls.iter().enumerate() {
         replay.until(Duration::from_millis(call.at_ms));
         let version = replay.versions[call.function as usize].clone();
-        replay.apply(Event::Checkout { waiter: WaiterId(place as u64), version: &version });
+        replay.apply(Event::Checkout { waiter: WaiterId(place as u64), version: &version, patient: true });
     }
     replay.finish()
 }
@@ -112,6 +112,7 @@ impl<'a> Replay<'a> {
             starting_max: PLENTY,
             per_version_max: 256,
             waiters_max: PLENTY,
+            queue_wait_max: Duration::MAX,
             memory_budget_mb: policy.memory_budget_mb.unwrap_or(1 << 40),
             share: Share::WHOLE,
             prewarmed: [0; Runtime::ALL.len()],

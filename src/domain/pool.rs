@@ -15,7 +15,7 @@
 //!
 //! A sandbox counts against every limit until `Ended` confirms that nothing is left of it. Starting (for a version) and
 //! Specialising together are its version's *coming* ones. A creation is ordered only while fewer are coming or idle than
-//! callers wait, and only if it pays (see `worth`); whoever is ready first, created or returned, serves the version's oldest
+//! callers wait, and only if it pays (see `worth`) and the processors have something left (see `pace`); whoever is ready first, created or returned, serves the version's oldest
 //! waiter. Between versions of several owners it is the turn of who has least (see `owners`).
 //!
 //! Checkout of an idle sandbox and checkin without waiters are O(1); the rest is O(log versions that wait).
@@ -29,6 +29,7 @@ mod idle;
 #[cfg(test)]
 mod model;
 mod owners;
+mod pace;
 mod room;
 mod serve;
 #[cfg(test)]
@@ -51,6 +52,7 @@ use super::policy::keep_alive::Plan;
 use habits::Habits;
 use owners::OwnerPool;
 pub use owners::Share;
+use pace::{Look, Pace};
 use slab::{Chain, Link, Slab, Slot};
 pub use words::{Action, Counts, EndReason, Event, GENERIC_MEMORY_MB, Refusal, Settings, WaiterId};
 use worth::{History, Mean};
@@ -137,6 +139,8 @@ struct VersionPool {
     habit: Option<Slot>,
     /// How long its idle ones are kept.
     plan: Plan,
+    /// How many of its calls run at once.
+    pace: Pace,
     /// Calls, since it is here.
     uses: u32,
 }
@@ -214,6 +218,8 @@ pub struct Pool {
     /// Idle and generic ones that run unfrozen, longest idle first.
     unfrozen: Chain,
     taken: Taken,
+    /// What was last seen of the machine's processors.
+    processors: Option<Look>,
     draining: bool,
     next_sandbox: u64,
     next_seq: u64,
@@ -250,6 +256,7 @@ impl Pool {
             aging: Chain::new(),
             unfrozen: Chain::new(),
             taken: Taken::default(),
+            processors: None,
             draining: false,
             next_sandbox: 1,
             next_seq: 0,
@@ -261,7 +268,7 @@ impl Pool {
     pub fn apply(&mut self, event: Event<'_>, now: Duration, actions: &mut Vec<Action>) {
         self.now = now;
         match event {
-            Event::Checkout { waiter, version } => self.checkout(waiter, version, now, actions),
+            Event::Checkout { waiter, version, patient } => self.checkout(waiter, version, patient, actions),
             Event::Cancel { waiter } => self.cancel(waiter, now, actions),
             Event::Checkin { sandbox, reusable, cpu } => self.checkin(sandbox, reusable, cpu, actions),
             Event::Started { sandbox } => self.started(sandbox, now, actions),
@@ -273,6 +280,7 @@ impl Pool {
             Event::Retire { version } => self.retire(version, now, actions),
             Event::Lend { memory_mb } => self.lend(memory_mb, actions),
             Event::Return { memory_mb } => self.give_back(memory_mb, now, actions),
+            Event::Processors { idle } => self.look(idle),
             Event::Drain => self.drain(now, actions),
             Event::Tick => self.tick(now, actions),
         }
@@ -340,6 +348,7 @@ impl Pool {
         self.taken.active -= 1;
         self.count_call(version, false);
         self.note_call(slot, version, cpu);
+        self.keep_pace(version);
         self.note_rests(version);
         match (self.sandboxes[slot].dead, reusable) {
             (true, _) => self.end(slot, EndReason::Died, out),

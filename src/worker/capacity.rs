@@ -92,6 +92,7 @@ pub fn settings(config: &Config, machine: Machine, supported: &[Runtime]) -> Set
         starting_max: pool.starting_max.max(1),
         per_version_max: pool.per_version_max.max(1),
         waiters_max: pool.waiters_max.max(1),
+        queue_wait_max: Duration::from_millis(pool.queue_wait_ms),
         memory_budget_mb,
         share: share(config, concurrency_max, memory_budget_mb),
         prewarmed,

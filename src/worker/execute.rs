@@ -50,7 +50,9 @@ impl Worker {
         let (mut outcome, handle) = loop {
             tries_left -= 1;
             let left = acquire_timeout.saturating_sub(waited);
-            let checked_out = self.sandboxes.check_out(&invocation.version, left, &entry.cancel).await;
+            // What the queue holds has been promised to be done, and nobody waits for it at a connection.
+            let patient = invocation.mode == Mode::Async;
+            let checked_out = self.sandboxes.check_out(&invocation.version, patient, left, &entry.cancel).await;
             waited = self.clock.monotonic().saturating_sub(begun);
             match checked_out {
                 Ok(checkout) => {
@@ -223,6 +225,10 @@ impl Worker {
         let no_capacity = |reason| ExecuteError::NoCapacity { reason, retry_after: RETRY_AFTER };
         match no {
             NoSandbox::WaitersFull => Err(no_capacity("too many calls wait for a sandbox already".to_owned())),
+            NoSandbox::Overloaded => Err(no_capacity(format!(
+                "more calls of this function come than this node completes, and the line is longer than {} (pool.queue_wait_ms)",
+                humantime::format_duration(self.sandboxes.with_pool(|pool| pool.settings().queue_wait_max))
+            ))),
             NoSandbox::OwnerFull => Err(ExecuteError::TooManyCalls {
                 reason: format!(
                     "{} calls of {} run or wait already, as many as one owner may have at once",

@@ -41,6 +41,7 @@ pub(super) enum CreationFailure {
 #[derive(Debug)]
 pub(super) enum NoSandbox {
     WaitersFull,
+    Overloaded,
     OwnerFull,
     TooLarge,
     Draining,
@@ -145,9 +146,15 @@ impl Sandboxes {
         Arc::new(Self { core, driver, code, clock, metrics, advisors, init_timeout, tasks, tick_sooner })
     }
 
-    /// A sandbox of this version, at once or when one is free, within `timeout`.
-    pub async fn check_out(self: &Arc<Self>, version: &Arc<Version>, timeout: Duration, cancel: &Cancel) -> Answer {
-        let (waiter, mut receiver) = match self.ask(version) {
+    /// A sandbox of this version, at once or when one is free, within `timeout`; `patient`: however long the line is.
+    pub async fn check_out(
+        self: &Arc<Self>,
+        version: &Arc<Version>,
+        patient: bool,
+        timeout: Duration,
+        cancel: &Cancel,
+    ) -> Answer {
+        let (waiter, mut receiver) = match self.ask(version, patient) {
             Asked::Answered(answer) => return answer,
             Asked::Waiting(waiter, receiver) => (waiter, receiver),
         };
@@ -163,13 +170,13 @@ impl Sandboxes {
         Err(gone)
     }
 
-    fn ask(self: &Arc<Self>, version: &Arc<Version>) -> Asked {
+    fn ask(self: &Arc<Self>, version: &Arc<Version>, patient: bool) -> Asked {
         let now = self.clock.monotonic();
         let mut core = self.lock();
         core.next_waiter += 1;
         let waiter = WaiterId(core.next_waiter);
         let mut actions = std::mem::take(&mut core.actions);
-        core.pool.apply(Event::Checkout { waiter, version }, now, &mut actions);
+        core.pool.apply(Event::Checkout { waiter, version, patient }, now, &mut actions);
         let own = actions.iter().position(|action| match action {
             Action::Assign { waiter: to, .. } | Action::Refuse { waiter: to, .. } => *to == waiter,
             _ => false,
@@ -201,6 +208,7 @@ impl Sandboxes {
     fn refusal(&self, reason: Refusal, failure: Option<&CreationFailure>) -> NoSandbox {
         let (name, answer) = match (reason, failure) {
             (Refusal::WaitersFull, _) => ("waiters_full", NoSandbox::WaitersFull),
+            (Refusal::Overloaded, _) => ("overloaded", NoSandbox::Overloaded),
             (Refusal::OwnerFull, _) => ("owner_full", NoSandbox::OwnerFull),
             (Refusal::TooLarge, _) => ("too_large", NoSandbox::TooLarge),
             (Refusal::CreationFailed, Some(failure)) => {

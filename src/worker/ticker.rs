@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::domain::pool::Event;
 
+use super::processors::Processors;
 use super::sandboxes::{Core, Sandboxes};
 
 /// Between ticks: never more often, never more seldom.
@@ -16,7 +17,11 @@ const TICK_QUIET: Duration = Duration::from_secs(1);
 impl Sandboxes {
     /// Freezes and ends what is idle for too long, refills, and looks after lines that are stuck; for ever.
     pub async fn tick(self: Arc<Self>) {
+        let mut processors = Processors::open();
         loop {
+            if let Some(idle) = processors.idle(self.clock.monotonic()) {
+                self.apply(Event::Processors { idle });
+            }
             self.apply(Event::Tick);
             self.metrics.observe(&self.lock().pool);
             self.until_next(self.clock.monotonic()).await;

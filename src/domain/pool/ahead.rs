@@ -118,5 +118,6 @@ impl Pool {
             None => self.start(runtime, charge_mb, Some(version), out),
         }
         self.versions[version].coming += 1;
+        self.note_growth(version);
     }
 }

@@ -97,7 +97,7 @@ impl Machine {
                     self.next += 1;
                     let waiter = WaiterId(self.next);
                     self.asked.insert(waiter, (version.owner.clone(), self.now));
-                    self.apply(Event::Checkout { waiter, version: &version });
+                    self.apply(Event::Checkout { waiter, version: &version, patient: false });
                 }
                 Some((_, What::Started(sandbox))) => self.apply(Event::Started { sandbox }),
                 Some((_, What::Specialised(sandbox))) => self.apply(Event::Specialised { sandbox }),
@@ -188,7 +188,7 @@ fn long_calls_of_one_owner_leave_room_for_the_next() {
         machine.next += 1;
         let waiter = WaiterId(machine.next);
         machine.asked.insert(waiter, (long.owner.clone(), machine.now));
-        machine.apply(Event::Checkout { waiter, version: &long });
+        machine.apply(Event::Checkout { waiter, version: &long, patient: false });
     }
     // Its calls never end.
     for _ in 0..1000 {

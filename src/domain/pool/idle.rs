@@ -32,6 +32,7 @@ impl Pool {
             self.unfrozen.unlink(&mut self.sandboxes, |s| &mut s.unfrozen, slot);
         }
         self.look_again();
+        self.serve(out);
         self.grow(now, out);
     }
 

@@ -122,7 +122,7 @@ impl World {
                 let (waiter, version) = (WaiterId(self.next_waiter), self.versions[at].clone());
                 self.next_waiter += 1;
                 self.waiting.insert(waiter, version.key());
-                self.apply(Event::Checkout { waiter, version: &version });
+                self.apply(Event::Checkout { waiter, version: &version, patient: at % 2 == 0 });
             }
             Step::Cancel(at) => {
                 let Some(waiter) = pick(self.waiting.keys(), at) else { return };

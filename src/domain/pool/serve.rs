@@ -84,13 +84,16 @@ impl Pool {
         let version = &self.versions[slot];
         let lacks = version.waiters.len() > version.idle.len() + version.coming && version.sandboxes() < most;
         let wants = lacks && self.pays(version);
-        if lacks && !wants {
+        let may_run = version.may_run();
+        let held_back = !may_run && !version.waiters.is_empty() && !version.idle.is_empty();
+        if lacks && !wants || held_back {
             self.watch(slot);
         }
         let version = &mut self.versions[slot];
         let oldest = version.waiters.front().map(|front| self.waiters[front].seq);
         let owner = &mut self.owners[version.owner];
-        place(&mut owner.servable, &mut version.servable_at, slot, oldest.filter(|_| !version.idle.is_empty()));
+        let servable = oldest.filter(|_| !version.idle.is_empty() && may_run);
+        place(&mut owner.servable, &mut version.servable_at, slot, servable);
         place(&mut owner.wanting, &mut version.wanting_at, slot, oldest.filter(|_| wants));
         let owner = version.owner;
         self.count_spare(slot);

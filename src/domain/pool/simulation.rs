@@ -16,7 +16,13 @@ enum Work {
     Sleep(Duration),
     /// Shares the processors with all that compute at the time.
     Compute(Duration),
+    /// Hardly computes, but has the machine carry it there and back, which keeps its processors busy at `KNEE` at once.
+    Hop(Duration),
 }
+
+const KNEE: u32 = 5;
+/// Between two looks at the processors.
+const LOOK: Duration = Duration::from_millis(200);
 
 enum What {
     Call,
@@ -33,6 +39,11 @@ struct Simulation {
     work: Work,
     /// Callers call again when they are answered.
     closed: bool,
+    /// When the pool was told of the processors; before, and where it never was, it knows nothing of them.
+    looked_at: Option<Duration>,
+    /// Something else keeps the processors busy.
+    crowded: bool,
+    refused: usize,
     agenda: BTreeMap<(Duration, u64), What>,
     next: u64,
     asked_at: HashMap<WaiterId, Duration>,
@@ -59,6 +70,9 @@ impl Simulation {
             version: version_of(1, Runtime::Python, 128),
             work,
             closed: false,
+            looked_at: None,
+            crowded: false,
+            refused: 0,
             agenda: BTreeMap::new(),
             next: 0,
             asked_at: HashMap::new(),
@@ -107,7 +121,11 @@ impl Simulation {
                 Action::Specialise { sandbox, .. } => self.plan(SPECIALISE, What::Specialised(sandbox)),
                 Action::End { sandbox, .. } => self.plan(Duration::ZERO, What::Ended(sandbox)),
                 Action::Freeze { .. } => {}
-                Action::Refuse { reason, .. } => panic!("refused: {reason:?}"),
+                Action::Refuse { waiter, reason } => {
+                    assert_eq!(reason, Refusal::Overloaded);
+                    self.asked_at.remove(&waiter);
+                    self.refused += 1;
+                }
             }
         }
     }
@@ -116,7 +134,33 @@ impl Simulation {
         match self.work {
             Work::Sleep(time) => (time, Duration::ZERO),
             Work::Compute(time) => (time * (self.pool.active() as u32).max(CPUS) / CPUS, time),
+            Work::Hop(time) => (time * (self.pool.active() as u32).max(KNEE) / KNEE, Duration::ZERO),
         }
+    }
+
+    /// Of a thousand.
+    fn idle(&self) -> u16 {
+        let keep_busy = match self.work {
+            Work::Sleep(_) => u32::MAX,
+            Work::Compute(_) => CPUS,
+            Work::Hop(_) => KNEE,
+        };
+        let busy = (self.pool.active() as u64 * 1000 / u64::from(keep_busy)).min(1000) as u16;
+        if self.crowded { 0 } else { 1000 - busy }
+    }
+
+    fn look(&mut self) {
+        if self.looked_at.is_some_and(|at| at + LOOK <= self.now) {
+            self.looked_at = Some(self.now);
+            self.apply(Event::Processors { idle: self.idle() });
+        }
+    }
+
+    /// So many calls a second for so long, whatever becomes of them.
+    fn offer(&mut self, rate: u32, time: Duration) {
+        let every = Duration::from_secs(1) / rate;
+        let calls = (time.as_nanos() / every.as_nanos()) as u32;
+        (0..calls).for_each(|n| self.plan(every * n, What::Call));
     }
 
     /// One thing that is due by `until`, or a tick; `false`: nothing more.
@@ -127,6 +171,7 @@ impl Simulation {
             return false;
         }
         self.now = self.now.max(due.min(tick));
+        self.look();
         if tick <= due {
             self.apply(Event::Tick);
             return true;
@@ -138,7 +183,7 @@ impl Simulation {
                 let waiter = WaiterId(self.next);
                 self.asked_at.insert(waiter, self.now);
                 let version = self.version.clone();
-                self.apply(Event::Checkout { waiter, version: &version });
+                self.apply(Event::Checkout { waiter, version: &version, patient: false });
             }
             What::Started(sandbox) => self.apply(Event::Started { sandbox }),
             What::Specialised(sandbox) => self.apply(Event::Specialised { sandbox }),
@@ -261,4 +306,80 @@ fn when_all_calls_begin_to_hang_each_gets_its_sandbox() {
     simulation.waits.clear();
     simulation.run_for(ms(2000));
     assert_eq!(simulation.pool.active(), 64);
+}
+
+/// Callers that never pause, after the pool was told of the processors.
+fn under_way(work: Work, callers: usize) -> Simulation {
+    let mut simulation = Simulation::warm(work, 2);
+    simulation.looked_at = Some(simulation.now);
+    simulation.closed = true;
+    simulation.call(callers);
+    simulation
+}
+
+#[test]
+fn where_the_processors_are_busy_a_lasting_line_gets_no_more_sandboxes() {
+    for callers in [64, 200, 1000] {
+        let mut simulation = under_way(Work::Hop(us(300)), callers);
+        simulation.run_for(ms(20_000));
+        let sandboxes = simulation.sandboxes();
+        assert!((4..=8).contains(&sandboxes), "{callers} callers: {sandboxes}");
+        simulation.done = 0;
+        simulation.run_for(ms(1000));
+        assert!(simulation.done as f64 > 0.95 * f64::from(KNEE) / 0.0003, "{callers} callers: {}", simulation.done);
+    }
+}
+
+#[test]
+fn of_too_many_sandboxes_only_those_run_at_once_that_keep_the_processors_busy() {
+    let mut simulation = under_way(Work::Sleep(ms(20)), 64);
+    simulation.run_for(ms(5000));
+    assert!(simulation.sandboxes() >= 64);
+    simulation.work = Work::Hop(us(300));
+    simulation.run_for(ms(8000));
+    assert!(simulation.pool.active() <= 6, "{}", simulation.pool.active());
+    simulation.work = Work::Sleep(ms(20));
+    simulation.run_for(ms(1500));
+    assert_eq!(simulation.pool.active(), 64, "sleepers are not held back");
+}
+
+#[test]
+fn sleepers_beside_something_that_keeps_the_processors_busy_are_not_held_back_for_long() {
+    let mut simulation = under_way(Work::Sleep(ms(5)), 64);
+    simulation.run_for(ms(5000));
+    simulation.crowded = true;
+    simulation.done = 0;
+    simulation.run_for(ms(20_000));
+    let lost = 1.0 - simulation.done as f64 / (20_000.0 / 5.0 * 64.0);
+    assert!(lost < 0.05, "{lost}");
+}
+
+#[test]
+fn what_hangs_in_a_version_that_is_held_back_keeps_nobody_waiting() {
+    let mut simulation = under_way(Work::Sleep(ms(20)), 64);
+    simulation.run_for(ms(5000));
+    simulation.work = Work::Hop(us(300));
+    simulation.run_for(ms(8000));
+    simulation.work = Work::Sleep(Duration::from_secs(30));
+    simulation.run_for(ms(2000));
+    assert_eq!(simulation.pool.active(), 64);
+}
+
+#[test]
+fn beyond_what_is_completed_newcomers_are_refused_and_who_waits_waits_for_a_bounded_time() {
+    let mut simulation = under_way(Work::Hop(us(300)), 1);
+    simulation.closed = false;
+    simulation.offer(30_000, ms(6000));
+    simulation.run_for(ms(6000));
+    let capacity = f64::from(KNEE) / 0.0003;
+    assert!(simulation.done as f64 > 0.85 * capacity * 6.0, "{} of {}", simulation.done, capacity * 6.0);
+    assert!(simulation.refused > 30_000, "{}", simulation.refused);
+    let longest = simulation.waits.iter().max().unwrap();
+    // Before a line has lasted for a second, nobody is refused.
+    assert!(*longest < ms(2000), "{longest:?}");
+    simulation.until_done();
+    simulation.refused = 0;
+    simulation.offer(5_000, ms(2000));
+    simulation.run_for(ms(3000));
+    assert_eq!(simulation.refused, 0, "the load is over");
 }

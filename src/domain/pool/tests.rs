@@ -38,6 +38,7 @@ pub(super) fn settings() -> Settings {
         starting_max: 4,
         per_version_max: 10,
         waiters_max: 100,
+        queue_wait_max: Duration::from_secs(1),
         memory_budget_mb: 10_000,
         share: Share::WHOLE,
         prewarmed: [0; RUNTIMES],
@@ -65,7 +66,7 @@ impl Bench {
     }
 
     fn checkout(&mut self, waiter: u64, version: &Arc<Version>) -> Vec<Action> {
-        self.apply(Event::Checkout { waiter: WaiterId(waiter), version })
+        self.apply(Event::Checkout { waiter: WaiterId(waiter), version, patient: false })
     }
 
     fn started(&mut self, n: u64) -> Vec<Action> {

@@ -8,12 +8,13 @@ use crate::domain::ids::VersionKey;
 use crate::domain::outcome::StartType;
 use crate::domain::policy::keep_alive::Plan;
 
+use super::pace::Pace;
 use super::slab::{Chain, Link, Slot};
 use super::worth::History;
 use super::{Action, Pool, Refusal, VersionPool, Waiter, WaiterId};
 
 impl Pool {
-    pub(super) fn checkout(&mut self, waiter: WaiterId, version: &Arc<Version>, now: Duration, out: &mut Vec<Action>) {
+    pub(super) fn checkout(&mut self, waiter: WaiterId, version: &Arc<Version>, patient: bool, out: &mut Vec<Action>) {
         if self.draining {
             return out.push(Action::Refuse { waiter, reason: Refusal::Draining });
         }
@@ -22,6 +23,7 @@ impl Pool {
         if let Some(slot) = known
             && self.taken.active < self.settings.concurrency_max
             && self.owners[self.versions[slot].owner].may_begin(&self.settings.share)
+            && self.versions[slot].may_run()
             && let Some(sandbox) = self.versions[slot].idle.back()
         {
             self.note_called(slot);
@@ -35,6 +37,9 @@ impl Pool {
         if self.waiters.len() >= self.settings.waiters_max {
             return out.push(Action::Refuse { waiter, reason: Refusal::WaitersFull });
         }
+        if !patient && known.is_some_and(|slot| self.is_overloaded(&self.versions[slot])) {
+            return out.push(Action::Refuse { waiter, reason: Refusal::Overloaded });
+        }
         if u64::from(version.memory_mb) > self.settings.memory_budget_mb {
             return out.push(Action::Refuse { waiter, reason: Refusal::TooLarge });
         }
@@ -42,7 +47,7 @@ impl Pool {
         self.note_called(slot);
         self.join(waiter, slot);
         self.reindex(slot);
-        self.grow(now, out);
+        self.grow(self.now, out);
         // With none ordered for it, it counts on one whose own waiter is gone.
         if let Some(&at) = self.by_key.get(&key) {
             let version = &mut self.versions[at];
@@ -80,6 +85,7 @@ impl Pool {
             lapses_at: None,
             habit,
             plan,
+            pace: Pace::default(),
             uses: 0,
         });
         self.by_key.insert(key, slot);

@@ -29,6 +29,8 @@ pub struct Settings {
     pub starting_max: usize,
     pub per_version_max: usize,
     pub waiters_max: usize,
+    /// Whoever is not patient and would wait for longer in a line that lasts is refused at once.
+    pub queue_wait_max: Duration,
     pub memory_budget_mb: u64,
     /// Of all that, what one owner may have.
     pub share: Share,
@@ -46,6 +48,8 @@ pub enum Event<'a> {
     Checkout {
         waiter: WaiterId,
         version: &'a Arc<Version>,
+        /// It waits however long the line is.
+        patient: bool,
     },
     /// The caller gave up; nothing answers it. Unknown waiters are ignored: they were answered meanwhile.
     Cancel {
@@ -92,6 +96,10 @@ pub enum Event<'a> {
     Return {
         memory_mb: u64,
     },
+    /// How much the machine's processors were idle of late, of a thousand.
+    Processors {
+        idle: u16,
+    },
     /// Refuse new callers, keep nothing idle; who waits already is still served.
     Drain,
     Tick,
@@ -136,6 +144,8 @@ pub enum Action {
 pub enum Refusal {
     /// As many wait already as may.
     WaitersFull,
+    /// The line has lasted, and is longer than anybody is to wait in.
+    Overloaded,
     /// As many calls of this owner run or wait already as may.
     OwnerFull,
     /// The version is promised more memory than this machine has to give.

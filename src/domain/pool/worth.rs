@@ -74,6 +74,16 @@ pub(super) struct History {
 }
 
 impl History {
+    /// When its line began.
+    pub fn line_since(&self) -> Duration {
+        self.line_since
+    }
+
+    /// How long a call keeps its sandbox.
+    pub fn hold(&self) -> Duration {
+        self.hold.0.unwrap_or_default()
+    }
+
     fn note_call(&mut self, hold: Duration, cpu: Duration, now: Duration) {
         self.hold.note(hold);
         self.cpu.note(cpu);
@@ -142,7 +152,7 @@ impl Pool {
         if serving < PER_CPU * self.settings.cpus {
             return lasts || wait > cost;
         }
-        (wait > cost || lasts && wait >= NOTICEABLE) && !self.is_crowded(version)
+        (wait > cost || lasts && wait >= NOTICEABLE) && self.may_grow(version)
     }
 
     /// What making one more takes, for one that is ordered now.
@@ -155,13 +165,21 @@ impl Pool {
         specialise + self.runtimes[runtime].start.0.unwrap_or(PRIORS[runtime].0)
     }
 
-    /// Whether the processors have nothing left to give, once its coming sandboxes are there, and this version's calls are
+    /// Whether the processors seem to have nothing left to give, once its coming sandboxes are there, and this version's calls are
     /// among those that take it.
-    fn is_crowded(&self, version: &VersionPool) -> bool {
-        let all_ppm = self.settings.cpus as u64 * MILLION;
+    pub(super) fn is_crowded(&self, version: &VersionPool) -> bool {
         let coming_ppm = version.coming as u64 * version.history.share_ppm;
-        self.taken.processors_ppm + coming_ppm >= all_ppm
-            && version.history.processors_ppm + coming_ppm >= all_ppm / MINOR_PART
+        self.taken.processors_ppm + coming_ppm >= self.settings.cpus as u64 * MILLION && self.is_major(version)
+    }
+
+    /// Whether it is a part of what keeps the processors busy that is worth a thought.
+    pub(super) fn is_major(&self, version: &VersionPool) -> bool {
+        let coming_ppm = version.coming as u64 * version.history.share_ppm;
+        version.history.processors_ppm + coming_ppm >= self.settings.cpus as u64 * MILLION / MINOR_PART
+    }
+
+    fn is_stuck(&self, version: &VersionPool) -> bool {
+        self.stuck_at(version, version.history.hold()) <= self.now
     }
 
     /// From when a line that has not moved meanwhile is stuck.
@@ -199,6 +217,9 @@ impl Pool {
             && at <= self.now
         {
             self.unwatch(slot);
+            if self.is_stuck(&self.versions[slot]) {
+                self.lift_pace(slot);
+            }
             self.reindex(slot);
         }
     }
