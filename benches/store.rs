@@ -57,7 +57,7 @@ fn invocation() -> Invocation {
 }
 
 fn queued(invocation: &Invocation) -> StoredRecord {
-    StoredRecord { owner: Owner::new("bench"), mode: Mode::Async, record: Record::queued(invocation) }
+    StoredRecord::new(Owner::new("bench"), Mode::Async, Record::queued(invocation))
 }
 
 fn finished() -> Arc<StoredRecord> {

@@ -32,7 +32,7 @@ impl Controller {
         let payload = self.place(invocation.payload.clone()).await?;
         let mut record = Record::queued(&invocation);
         record.replay_of = with.replay_of;
-        let stored = StoredRecord { owner: invocation.version.owner.clone(), mode: Mode::Async, record };
+        let stored = StoredRecord::new(invocation.version.owner.clone(), Mode::Async, record);
         let job = Job {
             invocation: invocation.id,
             owner: stored.owner.clone(),

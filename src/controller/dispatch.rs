@@ -108,7 +108,7 @@ impl Controller {
             None => Record::queued(invocation),
         };
         record.finish(outcome, self.clock.now());
-        StoredRecord { owner: invocation.version.owner.clone(), mode: Mode::Sync, record }
+        StoredRecord::new(invocation.version.owner.clone(), Mode::Sync, record)
     }
 
     async fn keep_record(&self, stored: Arc<StoredRecord>, durability: Durability) -> Result<(), ApiError> {

@@ -60,11 +60,7 @@ impl Controller {
         let feed = self.feeds.get(id)?;
         let running = feed.running()?;
         let invocation = &running.invocation;
-        Some(StoredRecord {
-            owner: invocation.version.owner.clone(),
-            mode: invocation.mode,
-            record: running_record(running),
-        })
+        Some(StoredRecord::new(invocation.version.owner.clone(), invocation.mode, running_record(running)))
     }
 
     /// The stream of an invocation that the caller may see. 204 where the client has heard its end already.

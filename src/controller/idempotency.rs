@@ -93,11 +93,7 @@ impl Controller {
     ) -> Result<Once, ApiError> {
         // Claimed first: a repeat that finds the record also finds that it runs here.
         let Some(feed) = self.claim(&invocation) else { return Ok(Once::Earlier(invocation.id)) };
-        let stored = StoredRecord {
-            owner: invocation.version.owner.clone(),
-            mode: Mode::Sync,
-            record: Record::queued(&invocation),
-        };
+        let stored = StoredRecord::new(invocation.version.owner.clone(), Mode::Sync, Record::queued(&invocation));
         let id = invocation.id;
         match self.invocations.create(stored, Some(idempotency)).await {
             Ok(Created::New) => Ok(Once::Started(self.start(feed, invocation, Durability::BeforeAnswer, pass))),

@@ -1,6 +1,6 @@
 //! Invocations: the request, and the record of what became of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -202,10 +202,39 @@ impl Record {
     }
 }
 
+/// What a record takes up as JSON, without its result and what was printed.
+const RECORD_BYTES: usize = 1024;
+
 /// A record with what only the platform needs to know of it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct StoredRecord {
     pub owner: Owner,
     pub mode: Mode,
     pub record: Record,
+    /// Once it was asked for; from then on nobody changes the record, but a clone of this.
+    json: OnceLock<Bytes>,
+}
+
+impl Clone for StoredRecord {
+    fn clone(&self) -> Self {
+        Self::new(self.owner.clone(), self.mode, self.record.clone())
+    }
+}
+
+impl StoredRecord {
+    pub fn new(owner: Owner, mode: Mode, record: Record) -> Self {
+        Self { owner, mode, record, json: OnceLock::new() }
+    }
+
+    /// The record as the caller gets it and the store keeps it: written once for both.
+    pub fn json(&self) -> serde_json::Result<Bytes> {
+        if let Some(json) = self.json.get() {
+            return Ok(json.clone());
+        }
+        let record = &self.record;
+        let result = record.result.as_ref().map_or(0, |result| result.get().len());
+        let mut json = Vec::with_capacity(RECORD_BYTES + result + record.stdout.len() + record.stderr.len());
+        serde_json::to_writer(&mut json, record)?;
+        Ok(self.json.get_or_init(|| Bytes::from(json)).clone())
+    }
 }

@@ -259,6 +259,14 @@ pub fn close_range(first: u32, last: u32) {
     unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
 }
 
+/// The calling process, and what it forks, no longer interrupts another in mid-work by waking up (sched(7), `SCHED_BATCH`). Its share of
+/// the processors stays what it was.
+pub fn wake_up_politely() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: `parameters` outlives the call, which only reads it.
+    checked(unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &parameters).into() }).map(drop)
+}
+
 /// Sends `signal` to the process behind `pidfd` (pidfd_send_signal(2)).
 pub fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: no pointers but a null one, which the call allows.

@@ -238,9 +238,9 @@ impl Worker {
         let id = lease.job.invocation;
         let now = self.clock.now();
         let Some(record) = self.record(lease, invocation, now).await else { return true };
-        let StoredRecord { owner, mode, mut record } = record;
+        let StoredRecord { owner, mode, mut record, .. } = record;
         record.finish(outcome, now);
-        let record = Arc::new(StoredRecord { owner, mode, record });
+        let record = Arc::new(StoredRecord::new(owner, mode, record));
         let mut pause = STORE_PAUSE;
         for _ in 0..STORE_TRIES {
             match self.invocations.finish(record.clone()).await {
@@ -268,9 +268,7 @@ impl Worker {
     async fn record(&self, lease: &Lease, invocation: Option<&Invocation>, now: Timestamp) -> Option<StoredRecord> {
         let mut stored = match self.invocations.get(lease.job.invocation).await {
             Ok(Lookup::Found(found)) => StoredRecord::clone(&found),
-            _ => {
-                StoredRecord { owner: lease.job.owner.clone(), mode: Mode::Async, record: Record::queued(invocation?) }
-            }
+            _ => StoredRecord::new(lease.job.owner.clone(), Mode::Async, Record::queued(invocation?)),
         };
         if stored.record.started_at.is_none() || stored.record.attempt != lease.attempt {
             stored.record.start(lease.attempt, self.identity.id, now);

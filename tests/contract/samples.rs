@@ -78,7 +78,7 @@ pub fn queued_at(owner: &str, id: FunctionId, at: Timestamp) -> StoredRecord {
         accepted_at: at,
         mode: Mode::Async,
     };
-    StoredRecord { owner: Owner::new(owner), mode: Mode::Async, record: Record::queued(&invocation) }
+    StoredRecord::new(Owner::new(owner), Mode::Async, Record::queued(&invocation))
 }
 
 /// The same record at its end, by that attempt.

@@ -220,5 +220,6 @@ fn wait_for<'a>(
 fn weight(stored: &StoredRecord) -> usize {
     let record = &stored.record;
     let result = record.result.as_ref().map_or(0, |result| result.get().len());
-    result + record.stdout.len() + record.stderr.len() + record.error_message.as_ref().map_or(0, String::len)
+    // Twice: as it is, and as JSON.
+    2 * (result + record.stdout.len() + record.stderr.len() + record.error_message.as_ref().map_or(0, String::len))
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::domain::ids::{InvocationId, Owner, WorkerId};
@@ -52,18 +53,22 @@ pub(super) struct RecordRows {
 /// A record on its way in, already in the form it is stored in.
 pub(super) struct EncodedRecord {
     stored: Arc<StoredRecord>,
-    body: Vec<u8>,
+    body: Bytes,
 }
 
 impl EncodedRecord {
     pub fn new(stored: Arc<StoredRecord>) -> Result<Self, StoreError> {
-        let body = encode(&stored.record)?;
+        let body = written(&stored)?;
         Ok(Self { stored, body })
     }
 
     pub fn id(&self) -> InvocationId {
         self.stored.record.request_id
     }
+}
+
+fn written(stored: &StoredRecord) -> Result<Bytes, StoreError> {
+    stored.json().map_err(|error| damaged("write a record", error))
 }
 
 fn encode(record: &Record) -> Result<Vec<u8>, StoreError> {
@@ -80,7 +85,7 @@ impl RecordRows {
     /// Stores final records, each on condition that none stands against it.
     pub fn store_all(&self, connection: &Connection, records: &[Arc<StoredRecord>]) -> Result<(), StoreError> {
         for stored in records {
-            self.put(connection, UPSERT, stored, &encode(&stored.record)?)?;
+            self.put(connection, UPSERT, stored, &written(stored)?)?;
         }
         Ok(())
     }
@@ -190,7 +195,7 @@ impl RecordRow {
         let mode = if row.get_ref(2)?.as_str() == Ok("async") { Mode::Async } else { Mode::Sync };
         Ok(Self {
             seq: row.get(0)?,
-            stored: StoredRecord { owner, mode, record },
+            stored: StoredRecord::new(owner, mode, record),
             result_expires_at: row.get(7)?,
             bytes: body.len(),
         })

@@ -34,8 +34,6 @@ const FUNCTION_ERROR: HeaderName = HeaderName::from_static("x-faasd-function-err
 /// What a body may have beside its `inputData`.
 const ENVELOPE_BYTES: u64 = 64 * KIB;
 const MODEL_ID_BYTES_MAX: usize = 256;
-/// A record without its result and output, about.
-const RECORD_BYTES: usize = 1536;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -194,18 +192,15 @@ fn ended(ended: Ended) -> Answer {
     Ok(response)
 }
 
-fn written(stored: &StoredRecord) -> Result<Vec<u8>, ApiError> {
-    let record = &stored.record;
-    let result = record.result.as_ref().map_or(0, |result| result.get().len());
-    let mut bytes = Vec::with_capacity(RECORD_BYTES + result + record.stdout.len() + record.stderr.len());
-    serde_json::to_writer(&mut bytes, record).map_err(|error| {
-        tracing::error!(invocation_id = %record.request_id, %error, "a record could not be written as JSON");
+fn written(stored: &StoredRecord) -> Result<Bytes, ApiError> {
+    stored.json().map_err(|error| {
+        let id = stored.record.request_id;
+        tracing::error!(invocation_id = %id, %error, "a record could not be written as JSON");
         ApiError::new(
             crate::controller::error::Code::InternalError,
             "the answer could not be written; tell the operator",
         )
-    })?;
-    Ok(bytes)
+    })
 }
 
 pub fn accepted(id: InvocationId) -> Answer {

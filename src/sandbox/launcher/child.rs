@@ -106,6 +106,8 @@ fn enter(mut plan: Plan<'_>) -> Result<std::convert::Infallible, StepError> {
     sys::loopback_up().step("bring up loopback")?;
     sethostname("sandbox").step("set the host name")?;
     limits(plan.open_files_max, plan.tasks_max).step("set resource limits")?;
+    // Where whoever asks is interrupted by who answers, every call is one switch more.
+    let _ = sys::wake_up_politely();
     setsid().step("start a session")?;
     // Where the id's quota of keys is used up for a moment, it stays in the launcher's, which is empty too.
     let _ = sys::join_session_keyring();

@@ -93,8 +93,7 @@ impl World {
             accepted_at: Timestamp(1_700_000_000_000),
             mode: Mode::Async,
         };
-        let record =
-            StoredRecord { owner: version.owner.clone(), mode: Mode::Async, record: Record::queued(&invocation) };
+        let record = StoredRecord::new(version.owner.clone(), Mode::Async, Record::queued(&invocation));
         self.records.lock().unwrap().insert(id, Arc::new(record));
         let job = Job {
             invocation: id,
