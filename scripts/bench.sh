@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `make bench`: every bench, several rounds of the load so that drift hits all cases alike, then one report beside the goals.
-# --rounds N (3)  --seconds S (2) of each load case  --only NAMES of load cases, without the other benches  --no-history
+# --rounds N (3)  --seconds S (2) of each load case  --only "NAME|NAME" of load cases, without the other benches  --no-history
 # --no-install leaves the references as they are
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -23,7 +23,7 @@ pub struct Options {
     #[arg(long)]
     short: bool,
     /// Only subjects whose name contains one of these: functions called, idle sandboxes, registered, records, connections, payload.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = '|')]
     pub only: Vec<String>,
     /// The executable; by default the one that cargo built for this bench.
     #[arg(long, env = "FAASD_BIN", default_value = env!("CARGO_BIN_EXE_faasd"))]

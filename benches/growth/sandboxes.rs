@@ -17,9 +17,9 @@ pub fn measure(scene: &Scene) -> io::Result<()> {
     if !scene.wants(case) {
         return Ok(());
     }
-    // Room for all of them: what is promised to them is far more than they take.
-    let room = (count + 16).to_string();
-    let promised = (256 * (count + 16)).to_string();
+    // Room for all of them, of which one owner gets seven eighths; what is promised to them is far more than they take.
+    let room = (count * 5 / 4 + 16).to_string();
+    let promised = (256 * count).to_string();
     let settings = [
         ("POOL__SANDBOXES_MAX", room.as_str()),
         ("POOL__MEMORY_BUDGET_MB", &promised),

@@ -18,8 +18,8 @@ pub struct Options {
     /// Milliseconds that an accepted call may wait in line over capacity; without it, the longest line at the measured rate.
     #[arg(long)]
     pub queue_bound_ms: Option<f64>,
-    /// Only cases whose name contains one of these, separated by commas.
-    #[arg(long, value_delimiter = ',')]
+    /// Only cases whose name contains one of these, with | between them.
+    #[arg(long, value_delimiter = '|')]
     pub only: Vec<String>,
     /// The executable; by default the one that cargo built for this bench.
     #[arg(long, env = "FAASD_BIN", default_value = env!("CARGO_BIN_EXE_faasd"))]

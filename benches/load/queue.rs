@@ -36,7 +36,7 @@ pub fn measure(round: &Round<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Half as long as other cases: every accepted job is followed to its end.
+/// Every accepted job is followed to its end.
 fn accepts(round: &Round<'_>, daemon: &Daemon, control: &mut Control) -> io::Result<()> {
     let load = Load {
         address: daemon.address,
@@ -44,7 +44,7 @@ fn accepts(round: &Round<'_>, daemon: &Daemon, control: &mut Control) -> io::Res
         connections: CONNECTIONS,
         schedule: Loop::Closed,
         warm_up: Duration::ZERO,
-        duration: round.options.duration() / 2,
+        duration: round.options.duration(),
         keep_ids: true,
     };
     let begun = Instant::now();
