@@ -1,17 +1,17 @@
 # Everything that is done with this repository, by name. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint audit bench simulate doctor fuzz
+.PHONY: help run test lint audit bench bench-pages simulate doctor fuzz
 
 RUN_ARGS ?=
-# Of `make simulate`.
+# Of `make simulate` and `make bench`.
 ARGS ?=
 # Of each fuzz target, in seconds: in `make test`, and in `make fuzz`.
 FUZZ_SHORT_S ?= 6
 FUZZ_S ?= 600
 
 help: ## What there is
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## Install what is missing, build, start on 127.0.0.1:8080 with data under ./.faasd, deploy examples/ (RUN_ARGS=--no-install skips installing)
 	@scripts/run.sh $(RUN_ARGS)
@@ -32,8 +32,11 @@ lint: ## Formatting, clippy and docs, warnings denied
 audit: ## Licences, bans and sources of the dependencies; advisories where the network allows
 	@scripts/audit.sh
 
-bench: ## Criterion for the pure rooms, then the load harness on the real executable
-	cargo bench --locked
+bench: ## Every bench, beside the goals and the last run; about a quarter of an hour (ARGS="--rounds 1 --only warm"; benches/README.md)
+	@scripts/bench.sh $(ARGS)
+
+bench-pages: ## Write the figures of the last `make bench` into README.md and benches/README.md
+	@cargo bench --quiet --locked --bench report -- readme
 
 simulate: ## Replay a trace of calls through the pool by several keep-alive policies (ARGS=--help; docs/policies.md)
 	@cargo bench --quiet --locked --bench simulate -- $(ARGS)

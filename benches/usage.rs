@@ -1,6 +1,12 @@
 //! Reading what a sandbox uses: `pread` on descriptors kept open, against opening, reading and closing each time; what the account of
 //! one call costs, by its length; and what a look at a thousand sandboxes costs, which the worker takes once a second.
 
+#![allow(clippy::print_stderr, reason = "a bench tells its figures")]
+
+#[path = "harness/rows.rs"]
+#[allow(dead_code, reason = "nothing is absent here")]
+mod rows;
+
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::{self, Read};
@@ -22,7 +28,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
 ];
 const BUFFER_BYTES: usize = 8192;
 const SANDBOXES: usize = 1000;
-/// Looks at all of them that the printed figure is the mean of.
+/// Looks at all of them that the figure is the mean of.
 const LOOKS: u32 = 200;
 
 /// A group that is gone when the bench ends.
@@ -123,13 +129,13 @@ fn look_at_all(criterion: &mut Criterion) {
         black_box(look());
     }
     let (took, used) = (begun.elapsed() / LOOKS, (thread_cpu() - before) / LOOKS);
-    #[allow(clippy::print_stdout, reason = "a bench tells its figures")]
-    {
-        println!(
-            "{SANDBOXES} sandboxes once a second: {used:?} of processor a look ({took:?} elapsed), {:.2} % of one processor",
-            used.as_secs_f64() * 100.0
-        );
-    }
+    let told = |figure: &str, value: f64, unit: &str| {
+        let told = rows::Rows::of("usage").add(&format!("{SANDBOXES} sandboxes looked at once: {figure}"), value, unit);
+        told.expect("rows can be written");
+    };
+    told("elapsed", took.as_secs_f64() * 1e3, "ms");
+    told("processor time", used.as_secs_f64() * 1e3, "ms");
+    told("of one processor, at once a second", used.as_secs_f64() * 100.0, "%");
 }
 
 /// Processor time of this thread, which others on the machine don't lengthen.

@@ -7,7 +7,7 @@ mod channel;
 mod driver;
 mod environment;
 mod files;
-pub(crate) mod frames;
+pub mod frames;
 mod groups;
 mod instance;
 pub mod interpreters;

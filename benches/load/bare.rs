@@ -1,24 +1,23 @@
-//! The bare hop: what a call would cost with nothing around it. hyper on one thread, plain Python loops that take one call at a
-//! time each, no sandbox, no pool, no record. The platform's own throughput is read against it, in the same run.
+//! The bare hop: what a call would cost with nothing around it. hyper on one thread, plain loops in Python or C++ that take one
+//! call at a time each, no sandbox, no pool, no record. The platform's own throughput is read against it, in the same run.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
-use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, UnixStream};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::net::UnixStream;
+use tokio::sync::{Mutex, mpsc};
+
+use super::harness::native;
+use super::server::{Server, record};
 
 /// As many as were best on two processors.
 const WORKERS: usize = 4;
@@ -33,6 +32,22 @@ while head := file.read(4):
     link.sendall(len(answer).to_bytes(4, 'little') + answer)
 "#;
 
+/// Gives every frame back as it came.
+const NATIVE: &str = r"
+#include <unistd.h>
+#include <sys/socket.h>
+static char buffer[1 << 20];
+int main() {
+    long filled = 0, got;
+    while ((got = read(0, buffer + filled, sizeof buffer - filled)) > 0) {
+        filled += got;
+        if (filled < 4 || filled < 4 + *(unsigned *)buffer) continue;
+        for (long sent = 0; sent < filled;) sent += write(0, buffer + sent, filled - sent);
+        filled = 0;
+    }
+}
+";
+
 /// Idle workers: taken from one end, given back at the other.
 struct Workers {
     idle: Mutex<mpsc::Receiver<UnixStream>>,
@@ -40,48 +55,41 @@ struct Workers {
 }
 
 pub struct BareHop {
-    pub address: SocketAddr,
+    pub server: Server,
     workers: Vec<Child>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<io::Result<()>>>,
+    _program: TempDir,
 }
 
 impl BareHop {
-    pub fn start() -> io::Result<Self> {
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
+    /// Of `python` or `native` workers.
+    pub fn start(language: &str) -> io::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let program = dir.path().join("worker");
+        if language == "native" {
+            native::compile(NATIVE, &program)?;
+        }
         let mut links = Vec::new();
         let mut workers = Vec::new();
         for _ in 0..WORKERS {
             let (ours, theirs) = StdStream::pair()?;
             ours.set_nonblocking(true)?;
-            let mut command = Command::new("python3");
-            command.args(["-I", "-S", "-c", PYTHON]).stdin(Stdio::from(OwnedFd::from(theirs)));
-            workers.push(command.spawn()?);
+            let mut command = Command::new(if language == "native" { program.as_os_str() } else { "python3".as_ref() });
+            if language == "python" {
+                command.args(["-I", "-S", "-c", PYTHON]);
+            }
+            workers.push(command.stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?);
             links.push(ours);
         }
-        let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let local = tokio::task::LocalSet::new();
-            local.block_on(&runtime, async move {
-                tokio::select! {
-                    result = serve(listener, links) => result,
-                    _ = stopped => Ok(()),
-                }
-            })
-        });
-        Ok(Self { address, workers, stop: Some(stop), thread: Some(thread) })
+        let server = Server::start(move || {
+            let workers = Rc::new(Workers::new(links)?);
+            Ok(move |request| answer(workers.clone(), request))
+        })?;
+        Ok(Self { server, workers, _program: dir })
     }
 }
 
 impl Drop for BareHop {
     fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
         for worker in &mut self.workers {
             let _ = worker.kill();
             let _ = worker.wait();
@@ -89,19 +97,13 @@ impl Drop for BareHop {
     }
 }
 
-async fn serve(listener: std::net::TcpListener, links: Vec<StdStream>) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
-    let (back, idle) = mpsc::channel(WORKERS);
-    for link in links {
-        back.try_send(UnixStream::from_std(link)?).map_err(io::Error::other)?;
-    }
-    let workers = Rc::new(Workers { idle: Mutex::new(idle), back });
-    loop {
-        let (stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
-        let workers = workers.clone();
-        let service = service_fn(move |request| answer(workers.clone(), request));
-        tokio::task::spawn_local(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+impl Workers {
+    fn new(links: Vec<StdStream>) -> io::Result<Self> {
+        let (back, idle) = mpsc::channel(WORKERS);
+        for link in links {
+            back.try_send(UnixStream::from_std(link)?).map_err(io::Error::other)?;
+        }
+        Ok(Self { idle: Mutex::new(idle), back })
     }
 }
 
@@ -115,8 +117,5 @@ async fn answer(workers: Rc<Workers>, request: Request<Incoming>) -> io::Result<
     let mut result = vec![0; length as usize];
     worker.read_exact(&mut result).await?;
     let _ = workers.back.try_send(worker);
-    let mut record = br#"{"status":"SUCCESS","startType":"WARM","result":"#.to_vec();
-    record.extend_from_slice(&result);
-    record.push(b'}');
-    Ok(Response::new(Full::new(record.into())))
+    Ok(record(&result))
 }

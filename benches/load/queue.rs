@@ -3,50 +3,57 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::answer::Verdict;
-use super::control::{Control, run_request};
-use super::daemon::Daemon;
-use super::engine::{Load, Loop, Tally};
-use super::options::Options;
-use super::report::Row;
+use serde_json::json;
 
+use super::harness::PYTHON_ECHO;
+use super::harness::answer::Verdict;
+use super::harness::control::{Control, run_request};
+use super::harness::daemon::Daemon;
+use super::harness::engine::{Load, Loop, Tally};
+use super::round::Round;
+
+const SINGLE: &str = "async, one at a time";
+const ACCEPTS: &str = "async accepts, durable, 64 connections";
 const CONNECTIONS: usize = 64;
 const SINGLE_CALLS: usize = 300;
 const DONE_LIMIT: Duration = Duration::from_secs(60);
 const ASYNC: &str = "x-async: true\r\n";
 
-pub fn measure(options: &Options, daemon: &Daemon) -> io::Result<Vec<Row>> {
+pub fn measure(round: &Round<'_>) -> io::Result<()> {
+    if !round.wants(SINGLE) && !round.wants(ACCEPTS) {
+        return Ok(());
+    }
+    let daemon = round.daemon(&[])?;
     let mut control = daemon.control()?;
-    eprintln!("async, one at a time …");
-    let single = one_at_a_time(daemon, &mut control)?;
-    eprintln!("async, {CONNECTIONS} connections …");
-    let request = run_request(&daemon.key, "python", ASYNC);
+    control.deploy(&json!({ "name": "python", "runtime": "python", "code": { "inline": PYTHON_ECHO } }))?;
+    if round.wants(SINGLE) {
+        let single = one_at_a_time(&daemon, &mut control)?;
+        round.tell(&format!("{SINGLE}, accepted to done"), &single)?;
+    }
+    if round.wants(ACCEPTS) {
+        accepts(round, &daemon, &mut control)?;
+    }
+    Ok(())
+}
+
+/// Every accepted job is followed to its end.
+fn accepts(round: &Round<'_>, daemon: &Daemon, control: &mut Control) -> io::Result<()> {
     let load = Load {
         address: daemon.address,
-        request: &request,
+        requests: &[run_request(&daemon.key, "python", ASYNC)],
         connections: CONNECTIONS,
         schedule: Loop::Closed,
         warm_up: Duration::ZERO,
-        duration: options.duration() / 2,
+        duration: round.options.duration(),
         keep_ids: true,
     };
     let begun = Instant::now();
     let accepts = load.run()?;
-    let ended = all_ended(&mut control, &accepts.accepted)?;
-    let took = begun.elapsed();
-    let completed = Row {
-        case: "async accepted, then completed".to_owned(),
-        completed: Some(ended),
-        per_second: Some(ended as f64 / took.as_secs_f64()),
-        failed: Some(accepts.accepted.len() as u64 - ended),
-        goal: "none lost",
-        ..Row::default()
-    };
-    Ok(vec![
-        Row::of("async accepted to done, one at a time", "p50 ≤ 2 ms", &single),
-        Row { warm_percent: None, ..Row::of("async accepts, durable, 64 connections", "≥ 10 000/s", &accepts) },
-        completed,
-    ])
+    let ended = all_ended(control, &accepts.accepted)?;
+    round.tell_rate(ACCEPTS, &accepts)?;
+    let lost = accepts.accepted.len() as u64 - ended;
+    round.rows.add(&format!("{ACCEPTS}: done"), ended as f64 / begun.elapsed().as_secs_f64(), "/s")?;
+    round.rows.add(&format!("{ACCEPTS}: lost"), lost as f64, "jobs")
 }
 
 /// From sending the call to reading its final record; polled over the same connection, so one poll too long at most.

@@ -23,20 +23,26 @@ const TICK: Duration = Duration::from_millis(50);
 pub struct Tally {
     /// Nanoseconds, of completed calls in the measured time.
     pub latency: Histogram<u64>,
+    /// The same of refusals, from when they were sent.
+    pub refusals: Histogram<u64>,
     pub completed: u64,
     pub warm: u64,
     pub refused: u64,
     pub failed: u64,
     pub measured: Duration,
+    /// From the end of the load to the last answer.
+    pub tail: Duration,
     /// Ids of accepted jobs, where the load was asynchronous.
     pub accepted: Vec<String>,
 }
 
 impl Tally {
     pub fn new() -> Self {
-        let latency = Histogram::new_with_bounds(1000, 120_000_000_000, 3).expect("constant bounds");
+        let histogram = || Histogram::new_with_bounds(1000, 120_000_000_000, 3).expect("constant bounds");
         let (completed, warm, refused, failed) = (0, 0, 0, 0);
-        Self { latency, completed, warm, refused, failed, measured: Duration::ZERO, accepted: Vec::new() }
+        let (latency, refusals, accepted) = (histogram(), histogram(), Vec::new());
+        let (measured, tail) = (Duration::ZERO, Duration::ZERO);
+        Self { latency, refusals, completed, warm, refused, failed, measured, tail, accepted }
     }
 
     pub fn per_second(&self) -> f64 {
@@ -52,6 +58,12 @@ impl Tally {
             Verdict::Refused => self.refused += 1,
             Verdict::Failed => self.failed += 1,
         }
+    }
+
+    /// Milliseconds of completed calls; none where none was.
+    pub fn ms(&self, quantile: f64) -> Option<f64> {
+        let measured = !self.latency.is_empty();
+        measured.then(|| self.latency.value_at_quantile(quantile) as f64 / 1e6)
     }
 
     /// One call, measured by itself.
@@ -73,7 +85,8 @@ pub enum Loop {
 
 pub struct Load<'a> {
     pub address: SocketAddr,
-    pub request: &'a [u8],
+    /// Sent in turn.
+    pub requests: &'a [Vec<u8>],
     pub connections: usize,
     pub schedule: Loop,
     pub warm_up: Duration,
@@ -85,8 +98,24 @@ struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
     filled: usize,
-    /// When the call that is under way was due.
-    due: Option<Instant>,
+    call: Option<Call>,
+}
+
+/// One that is under way.
+#[derive(Clone, Copy)]
+struct Call {
+    due: Instant,
+    sent: Instant,
+}
+
+impl Connection {
+    fn open(address: SocketAddr, epoll: &Epoll, index: usize) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, index as u64))?;
+        Ok(Self { stream, buffer: vec![0; ANSWER_BYTES], filled: 0, call: None })
+    }
 }
 
 struct Run<'a> {
@@ -108,11 +137,7 @@ impl Load<'_> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let mut connections = Vec::with_capacity(self.connections);
         for index in 0..self.connections {
-            let stream = TcpStream::connect(self.address)?;
-            stream.set_nodelay(true)?;
-            stream.set_nonblocking(true)?;
-            epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, index as u64))?;
-            connections.push(Connection { stream, buffer: vec![0; ANSWER_BYTES], filled: 0, due: None });
+            connections.push(Connection::open(self.address, &epoll, index)?);
         }
         let begun = Instant::now();
         let from = begun + self.warm_up;
@@ -139,7 +164,8 @@ impl Run<'_> {
                 self.read(event.data() as usize)?;
             }
         }
-        let unanswered = self.connections.iter().filter(|connection| connection.due.is_some()).count();
+        let unanswered = self.connections.iter().filter(|connection| connection.call.is_some()).count();
+        self.tally.tail = self.until.elapsed();
         self.tally.failed += unanswered as u64 + self.overdue();
         Ok(self.tally)
     }
@@ -171,12 +197,14 @@ impl Run<'_> {
             }
             self.free.pop_front();
             let connection = &mut self.connections[index];
-            connection.due = Some(match self.load.schedule {
-                Loop::Closed => Instant::now(),
-                Loop::Open { .. } => due,
-            });
-            connection.stream.write_all(self.load.request)?;
+            let sent = Instant::now();
+            let due = if matches!(self.load.schedule, Loop::Closed) { sent } else { due };
+            connection.call = Some(Call { due, sent });
+            let request = &self.load.requests[self.sent as usize % self.load.requests.len()];
             self.sent += 1;
+            if connection.stream.write_all(request).is_err() {
+                self.closed(index)?;
+            }
         }
         Ok(())
     }
@@ -196,36 +224,55 @@ impl Run<'_> {
         }
     }
 
+    /// The other side closed the connection: what was under way on it failed, and another one takes its place.
+    fn closed(&mut self, index: usize) -> io::Result<()> {
+        let fresh = Connection::open(self.load.address, &self.epoll, index)?;
+        if std::mem::replace(&mut self.connections[index], fresh).call.is_some() {
+            self.tally.count(Verdict::Failed);
+            self.free.push_back(index);
+        }
+        Ok(())
+    }
+
     fn read(&mut self, index: usize) -> io::Result<()> {
         let connection = &mut self.connections[index];
         match connection.stream.read(&mut connection.buffer[connection.filled..]) {
-            Ok(0) => return Err(io::Error::other("the daemon closed a connection, or answered more than was asked")),
+            Ok(0) => return self.closed(index),
             Ok(read) => connection.filled += read,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => return Err(error),
+            Err(_) => return self.closed(index),
         }
         let bytes = &connection.buffer[..connection.filled];
         let Some(answer) = answer::read(bytes) else { return Ok(()) };
-        let now = Instant::now();
-        let due = connection.due.take().unwrap_or(now);
+        let Some(call) = connection.call.take() else { return self.closed(index) };
         if self.load.keep_ids && matches!(answer.verdict, Verdict::Done { .. }) {
             self.tally.accepted.extend(job_id(&bytes[answer.body_from..answer.end]));
         }
         connection.filled = 0;
-        let measured = |at: Instant| at >= self.from && at < self.until;
-        if measured(now) || !matches!(answer.verdict, Verdict::Done { .. }) {
-            self.tally.count(answer.verdict);
-        }
-        // Throughput is of what came in the measured time; an open loop's latency of what was due in it, however late it came.
-        let latency_of = match self.load.schedule {
-            Loop::Closed => now,
-            Loop::Open { .. } => due,
-        };
-        if measured(latency_of) && matches!(answer.verdict, Verdict::Done { .. }) {
-            self.tally.latency.saturating_record((now - due).as_nanos() as u64);
-        }
+        self.answered(answer.verdict, call);
         self.free.push_back(index);
         Ok(())
+    }
+
+    /// Throughput is of what came in the measured time; an open loop's latency of what was due in it, however late it came.
+    fn answered(&mut self, verdict: Verdict, call: Call) {
+        let now = Instant::now();
+        let measured = |at: Instant| at >= self.from && at < self.until;
+        if measured(now) || verdict == Verdict::Failed {
+            self.tally.count(verdict);
+        }
+        let latency_of = match self.load.schedule {
+            Loop::Closed => now,
+            Loop::Open { .. } => call.due,
+        };
+        if !measured(latency_of) {
+            return;
+        }
+        match verdict {
+            Verdict::Done { .. } => self.tally.latency.saturating_record((now - call.due).as_nanos() as u64),
+            Verdict::Refused => self.tally.refusals.saturating_record((now - call.sent).as_nanos() as u64),
+            Verdict::Failed => {}
+        }
     }
 }
 

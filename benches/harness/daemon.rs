@@ -3,12 +3,14 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tempfile::TempDir;
 
 use super::control::Control;
 
@@ -19,14 +21,21 @@ pub struct Daemon {
     child: Child,
     pub address: SocketAddr,
     pub key: String,
-    _home: tempfile::TempDir,
+    home: Arc<TempDir>,
 }
 
+/// Configuration keys by their environment names without the prefix.
+pub type Settings<'a> = [(&'a str, &'a str)];
+
 impl Daemon {
-    /// Starts it with `settings`, configuration keys by their environment names without the prefix.
-    pub fn start(executable: &Path, settings: &[(&str, &str)]) -> io::Result<Self> {
-        let home = tempfile::Builder::new().prefix("faasd-bench-").tempdir()?;
-        let data = home.path().join("data");
+    pub fn start(executable: &Path, settings: &Settings<'_>) -> io::Result<Self> {
+        Self::start_in(Arc::new(tempfile::Builder::new().prefix("faasd-bench-").tempdir()?), executable, settings)
+    }
+
+    /// In the directory of one that has ended, with what that left.
+    pub fn start_in(home: Arc<TempDir>, executable: &Path, settings: &Settings<'_>) -> io::Result<Self> {
+        let data = data_dir(&home);
+        let _ = fs::remove_file(data.join("address"));
         let log = File::create(home.path().join("log"))?;
         let mut child = Command::new(executable)
             .args(["--role", "both", "--listen", "127.0.0.1:0", "--isolation", "auto", "--data-dir"])
@@ -52,11 +61,15 @@ impl Daemon {
             std::thread::sleep(Duration::from_millis(10));
         };
         let key = fs::read_to_string(data.join("admin.key"))?.trim().to_owned();
-        Ok(Self { child, address, key, _home: home })
+        Ok(Self { child, address, key, home })
     }
 
     pub fn control(&self) -> io::Result<Control> {
         Control::connect(self.address, &self.key)
+    }
+
+    pub fn home(&self) -> Arc<TempDir> {
+        self.home.clone()
     }
 
     pub fn pid(&self) -> i32 {
@@ -75,6 +88,10 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+pub fn data_dir(home: &TempDir) -> PathBuf {
+    home.path().join("data")
 }
 
 fn ready(data: &Path) -> Option<SocketAddr> {
