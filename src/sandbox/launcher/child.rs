@@ -19,7 +19,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{SigmaskHow, Signal, sigprocmask};
 use nix::sys::stat::Mode;
-use nix::unistd::{Gid, Uid, chdir, chown, execve, mkdir, pivot_root, sethostname};
+use nix::unistd::{Gid, Uid, chdir, chown, execve, mkdir, pivot_root, sethostname, setsid};
 
 use super::proc::{self, Cover};
 use super::protocol::Start;
@@ -130,6 +130,7 @@ fn enter(plan: Plan<'_>) -> Result<std::convert::Infallible, StepError> {
     sethostname("sandbox").step("set the host name")?;
     let Start { open_files_max, tasks_max, .. } = *plan.start;
     walls::part(Limits { open_files_max, tasks_max })?;
+    setsid().step("start a session")?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&first::waited_for()), None).step("block signals")?;
     let (arguments, environment) = match &plan.runtime {
         Runtime::Executed { arguments, environment } if sys::fork().step("fork the runtime")? => {

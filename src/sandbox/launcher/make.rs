@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Instant;
 
 use nix::fcntl::OFlag;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -12,7 +13,7 @@ use super::child::{self, Given, Plan, ROOT_INSIDE, Runtime, USER_INSIDE};
 use super::protocol::{Reply, Root, Start};
 use super::serve::{Launcher, failed, reply};
 use super::template::{Step, StepError};
-use super::zygote::Zygote;
+use super::zygote::{ORDER_MAX, Zygote};
 use crate::sandbox::sys::order::{BEGUN, DESCRIPTORS, FAILED, Order};
 use crate::sandbox::sys::{self, Cloned};
 
@@ -23,7 +24,15 @@ pub struct Starting {
     pidfd: OwnedFd,
     /// Closes when the runtime begins; before that, carries the filter's listener or the sentence of a failed step.
     pub failure: OwnedFd,
+    since: Instant,
     forked: Option<Forked>,
+}
+
+impl Starting {
+    /// The zygote that lets it wait for too long.
+    pub fn waits_for(&self) -> Option<usize> {
+        self.forked.as_ref().filter(|_| self.since.elapsed() > ORDER_MAX).map(|forked| forked.zygote)
+    }
 }
 
 /// What is kept of a sandbox whose runtime a zygote was told to fork, until it has: if it can't, the sandbox is made again from this.
@@ -50,7 +59,8 @@ impl First {
             map_ids(self.pid, start.uid)?;
         }
         nix::unistd::write(&self.go, b"1").step("let the sandbox go on")?;
-        Ok(Starting { slot: start.slot, pid: self.pid, pidfd: self.pidfd, failure: self.failure, forked: None })
+        let Self { pid, pidfd, failure, .. } = self;
+        Ok(Starting { slot: start.slot, pid, pidfd, failure, since: Instant::now(), forked: None })
     }
 }
 

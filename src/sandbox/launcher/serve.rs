@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -50,6 +51,9 @@ pub fn main() -> u8 {
     launcher.end_all();
     u8::from(ended.is_err())
 }
+
+/// Between two looks for sandboxes that have ended.
+const COLLECT: Duration = Duration::from_secs(1);
 
 /// What lives as long as the launcher.
 pub struct Launcher {
@@ -134,8 +138,11 @@ impl Launcher {
             let zygotes = self.zygotes.iter().filter_map(Zygote::socket);
             let sockets = std::iter::once(socket.as_fd()).chain(starting).chain(zygotes);
             let mut waited: Vec<_> = sockets.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-            // Ended sandboxes are collected at least this often; nobody waits for it.
-            match poll(&mut waited, PollTimeout::from(1000u16)) {
+            // Ended sandboxes are collected at least so often; nobody waits for it.
+            let patience = self.zygotes.iter().map(Zygote::patience).fold(COLLECT, Duration::min);
+            // A millisecond more, so that it is over then.
+            let patience = u16::try_from(patience.as_millis() + 1).unwrap_or(u16::MAX);
+            match poll(&mut waited, PollTimeout::from(patience)) {
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(error) => return Err(error.into()),
                 Ok(_) => {}
@@ -202,10 +209,11 @@ impl Launcher {
         let Some(root) = self.roots.iter().find(|(kind, _)| *kind == Root::Run).map(|(_, path)| path) else {
             return Ok(());
         };
-        for zygote in &mut self.zygotes {
-            if let Some(told) = zygote.look_after(root, &self.filters, self.landlock) {
-                reply(socket, &told, &[])?;
-            }
+        let waiting: Vec<usize> = self.starting.iter().filter_map(Starting::waits_for).collect();
+        for (index, zygote) in self.zygotes.iter_mut().enumerate() {
+            let hangs = if waiting.contains(&index) { zygote.hangs() } else { None };
+            let told = hangs.into_iter().chain(zygote.look_after(root, &self.filters, self.landlock));
+            told.into_iter().try_for_each(|told| reply(socket, &told, &[]))?;
         }
         Ok(())
     }

@@ -42,6 +42,8 @@ pub const LIBRARY_NAME: &str = "zygote.so";
 
 /// Longest that an interpreter may take to boot.
 const BOOT_MAX: Duration = Duration::from_secs(5);
+/// Longest that one which serves may take for a sandbox, which it makes in a few milliseconds.
+pub const ORDER_MAX: Duration = Duration::from_secs(3);
 /// From the end of one zygote to the next; doubles as long as none serves.
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -93,9 +95,7 @@ impl Zygote {
     pub fn look_after(&mut self, root: &Path, filters: &Filters, rights: Rights) -> Option<Reply> {
         let now = Instant::now();
         match &self.living {
-            Some(living) if !living.serves && now > living.since + BOOT_MAX => {
-                Some(self.end("it does not become ready"))
-            }
+            Some(living) if !living.serves && now > living.since + BOOT_MAX => Some(self.end("does not become ready")),
             Some(_) => None,
             None if now < self.next => None,
             None => match boot(root, &self.arguments, &self.environment, &terms(filters, rights)) {
@@ -106,6 +106,20 @@ impl Zygote {
                 Err(error) => Some(self.end(&error.to_string())),
             },
         }
+    }
+
+    /// In which time it wants to be looked after again.
+    pub fn patience(&self) -> Duration {
+        match &self.living {
+            Some(living) if living.serves => ORDER_MAX,
+            Some(living) => (living.since + BOOT_MAX).saturating_duration_since(Instant::now()),
+            None => self.next.saturating_duration_since(Instant::now()),
+        }
+    }
+
+    /// A sandbox that it was told to make has been waiting for longer than [`ORDER_MAX`].
+    pub fn hangs(&mut self) -> Option<Reply> {
+        self.living.as_ref().is_some_and(|living| living.serves).then(|| self.end("does not answer"))
     }
 
     /// Reads what it has to say. What is to be told of it.
@@ -119,8 +133,8 @@ impl Zygote {
                 Some(Reply::Zygote { program: self.program(), lives: true, cause: String::new() })
             }
             // Preloading was refused, say, and it is an interpreter like any other, which speaks as such.
-            Ok((1.., _)) => Some(self.end("it is none: the interpreter did not load the library")),
-            Ok((0, _)) => Some(self.end("it ended")),
+            Ok((1.., _)) => Some(self.end("is none: the interpreter did not load the library")),
+            Ok((0, _)) => Some(self.end("ended")),
             Err(error) => Some(self.end(&error.to_string())),
         }
     }
@@ -243,7 +257,7 @@ mod tests {
     fn pauses_grow_until_a_sandbox_was_made() {
         let mut zygote = Zygote::new(vec!["python3".to_owned()], Vec::new()).unwrap();
         let pauses = std::iter::repeat_with(|| {
-            zygote.end("it ended");
+            zygote.end("ended");
             zygote.next.duration_since(Instant::now())
         });
         let pauses: Vec<Duration> = pauses.take(12).collect();
@@ -252,7 +266,7 @@ mod tests {
             "{pauses:?}"
         );
         zygote.succeeded();
-        zygote.end("it ended");
+        zygote.end("ended");
         assert!(zygote.next <= Instant::now() + PAUSE);
     }
 }

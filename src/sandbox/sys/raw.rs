@@ -1,6 +1,6 @@
 //! System calls without libc, of which the caller's thread knows nothing: no `errno`, no locks, no signals held back.
 //!
-//! Compiled twice, into the daemon and into the library that a zygote preloads ([`super::zygote`'s source](../zygote.rs)), where there is no
+//! Compiled twice, into the daemon and into the library that a zygote preloads (zygote.rs beside this file), where there is no
 //! standard library; so this file and those it is compiled with there use nothing but `core`.
 #![allow(dead_code, reason = "each of the two needs a part of it")]
 

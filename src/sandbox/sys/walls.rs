@@ -35,8 +35,6 @@ pub struct Limits {
 /// The first half, as root inside: what first process and runtime have in common.
 pub fn part(limits: Limits) -> Result<(), Failed> {
     set_limits(limits).step("set resource limits")?;
-    // SAFETY: no arguments; it changes the caller's session.
-    unsafe { plain(number::SETSID, &[]) }.step("start a session")?;
     // Where the id's quota of keys is used up for a moment, it stays in the launcher's, which is empty too.
     let _ = join_session_keyring();
     lock_securebits().step("lock the secure bits")?;
@@ -178,6 +176,9 @@ pub struct Enclosure<'a> {
 /// The second half, for the runtime alone: from here on it has no right that its code has not. `failure` is the socket on which the
 /// launcher waits for `begun`, which goes there with the filter's listener, or without where the kernel allows none.
 pub fn enclose(enclosure: &Enclosure<'_>, failure: i32, begun: &[u8]) -> Result<(), Failed> {
+    // Its own, so that what it sends to its group reaches neither the first process nor a zygote.
+    // SAFETY: no arguments; it changes the caller's session.
+    unsafe { plain(number::SETSID, &[]) }.step("start a session")?;
     become_id(enclosure.user).step("become the user")?;
     drop_capabilities().step("drop capabilities")?;
     prctl(SET_NO_NEW_PRIVS, 1).step("forbid new privileges")?;
