@@ -26,6 +26,7 @@ fuzz: ## Fuzz every target for FUZZ_S seconds each (600)
 
 lint: ## Formatting, clippy and docs, warnings denied
 	cargo fmt --check
+	rustfmt --check --edition 2024 src/sandbox/sys/zygote.rs
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 

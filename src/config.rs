@@ -195,6 +195,8 @@ pub struct Sandbox {
     pub uid_first: u32,
     /// Length of that range; two ids a sandbox.
     pub uid_count: u32,
+    /// Whether an interpreter that can be forked is kept for it, instead of booting one for each sandbox.
+    pub zygote: bool,
     /// Between SIGTERM and SIGKILL.
     pub grace_ms: u64,
     /// How long a generic sandbox may take to say READY.
@@ -221,6 +223,7 @@ impl Default for Sandbox {
             cgroup_prefix: "faasd".to_owned(),
             uid_first: 1_600_000_000,
             uid_count: 65_536,
+            zygote: true,
             grace_ms: 10_000,
             start_timeout_ms: 10_000,
             init_timeout_ms: 10_000,

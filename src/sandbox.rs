@@ -18,6 +18,7 @@ mod process;
 mod quarantine;
 pub mod seccomp;
 mod sys;
+mod zygotes;
 
 pub use driver::LinuxSandboxes;
 pub use sys::inherited;

@@ -12,3 +12,4 @@ mod surroundings;
 mod usage;
 mod walls;
 mod wire;
+mod zygote;

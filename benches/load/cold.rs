@@ -19,15 +19,18 @@ struct Cold {
     runtime: &'static str,
     /// How many generic sandboxes the daemon keeps ready.
     prewarmed: &'static str,
+    /// Whether it keeps an interpreter to be forked.
+    zygote: &'static str,
     start_type: &'static str,
 }
 
-const COLD: [Cold; 5] = [
-    Cold { name: "cold python, pre-warmed", runtime: "python", prewarmed: "2", start_type: "PREWARMED" },
-    Cold { name: "cold python, made for the call", runtime: "python", prewarmed: "0", start_type: "COLD" },
-    Cold { name: "cold native", runtime: "provided", prewarmed: "1", start_type: "PREWARMED" },
-    Cold { name: "cold node, pre-warmed", runtime: "nodejs", prewarmed: "1", start_type: "PREWARMED" },
-    Cold { name: "cold node, fresh", runtime: "nodejs", prewarmed: "0", start_type: "COLD" },
+const COLD: [Cold; 6] = [
+    Cold { name: "cold python, pre-warmed", runtime: "python", prewarmed: "2", zygote: "true", start_type: "PREWARMED" },
+    Cold { name: "cold python, made for the call", runtime: "python", prewarmed: "0", zygote: "true", start_type: "COLD" },
+    Cold { name: "cold python, booted for the call", runtime: "python", prewarmed: "0", zygote: "false", start_type: "COLD" },
+    Cold { name: "cold native", runtime: "provided", prewarmed: "1", zygote: "true", start_type: "PREWARMED" },
+    Cold { name: "cold node, pre-warmed", runtime: "nodejs", prewarmed: "1", zygote: "true", start_type: "PREWARMED" },
+    Cold { name: "cold node, fresh", runtime: "nodejs", prewarmed: "0", zygote: "true", start_type: "COLD" },
 ];
 
 pub fn measure(round: &Round<'_>) -> io::Result<()> {
@@ -41,8 +44,12 @@ pub fn measure(round: &Round<'_>) -> io::Result<()> {
 }
 
 fn first_calls(round: &Round<'_>, case: &Cold, code: &Value) -> io::Result<()> {
-    let settings = ["POOL__PREWARMED_PYTHON", "POOL__PREWARMED_NODEJS", "POOL__PREWARMED_NATIVE"];
-    let daemon = round.daemon(&settings.map(|setting| (setting, case.prewarmed)))?;
+    let daemon = round.daemon(&[
+        ("POOL__PREWARMED_PYTHON", case.prewarmed),
+        ("POOL__PREWARMED_NODEJS", case.prewarmed),
+        ("POOL__PREWARMED_NATIVE", case.prewarmed),
+        ("SANDBOX__ZYGOTE", case.zygote),
+    ])?;
     let mut control = daemon.control()?;
     let mut tally = Tally::new();
     let mut otherwise = 0;

@@ -14,12 +14,13 @@ use super::cgroup::{self, Claim, Controller, Group, IoLimits, Layout};
 use super::environment;
 use super::groups::{claim_groups, io_limits};
 use super::instance::LinuxSandbox;
-use super::interpreters::Interpreters;
+use super::interpreters::{Found, Interpreters};
 use super::launch::LauncherHandle;
-use super::launcher::protocol::{Root, Setup, Start};
+use super::launcher::protocol::{Interpreter, Root, Setup, Start};
 use super::process::{Process, Spawned};
 use super::quarantine::Quarantine;
 use super::seccomp;
+use super::zygotes::Zygotes;
 use crate::config::{Config, Isolation};
 use crate::domain::function::Runtime;
 use crate::domain::ids::SandboxId;
@@ -174,6 +175,7 @@ impl LinuxSandboxes {
             files: shims::FILES.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect(),
             cgroup_parents: layout.parents(),
             user_namespace: true,
+            zygotes: if config.sandbox.zygote { zygotes(&interpreters) } else { Vec::new() },
         };
         let mut claim = Some(claim);
         let begun = match Self::begin(&config, &layout, setup.clone(), &mut claim, &mut warnings).await {
@@ -219,7 +221,7 @@ impl LinuxSandboxes {
         claim: &mut Option<Claim>,
         warnings: &mut Vec<String>,
     ) -> Result<(Arc<Shared>, JoinHandle<()>), SandboxError> {
-        let (launcher, task) = LauncherHandle::start(setup).await?;
+        let (launcher, task) = LauncherHandle::start(setup, Zygotes::default()).await?;
         let shared = Arc::new(Shared {
             config: config.clone(),
             launcher,
@@ -254,6 +256,12 @@ impl LinuxSandboxes {
     pub fn register(&self, registry: &prometheus::Registry) {
         self.shared.refused.register(registry);
         self.shared.quarantine.register(registry);
+        self.shared.launcher.zygotes.register(registry);
+    }
+
+    /// What is kept to be forked, and how sandboxes came to be.
+    pub fn zygotes(&self) -> &Zygotes {
+        &self.shared.launcher.zygotes
     }
 
     pub fn interpreters(&self) -> &Interpreters {
@@ -300,17 +308,12 @@ impl LinuxSandboxes {
     }
 
     fn arguments(&self, kind: SandboxKind) -> Result<Vec<String>, SandboxError> {
-        let interpreter = |runtime: Runtime, flags: &[&str], shim: &str| {
-            let found = self.interpreters.of(runtime).cloned().unwrap_or_else(|| Err(String::new()));
-            let found = found.map_err(SandboxError::Unsupported)?;
-            let mut arguments = vec![found.program.display().to_string()];
-            arguments.extend(flags.iter().map(|flag| (*flag).to_owned()));
-            arguments.push(format!("/opt/faasd/{shim}"));
-            Ok(arguments)
-        };
+        let found = |found: &Found| found.clone().map_err(SandboxError::Unsupported);
         match kind {
-            SandboxKind::Runtime(Runtime::Python) => interpreter(Runtime::Python, shims::PYTHON_FLAGS, shims::PYTHON),
-            SandboxKind::Runtime(Runtime::Nodejs) => interpreter(Runtime::Nodejs, shims::NODE_FLAGS, shims::NODE),
+            SandboxKind::Runtime(Runtime::Python) => Ok(python(&found(&self.interpreters.python)?.program)),
+            SandboxKind::Runtime(Runtime::Nodejs) => {
+                Ok(on_shim(&found(&self.interpreters.node)?.program, shims::NODE_FLAGS, shims::NODE))
+            }
             SandboxKind::Build(runtime) => match self.interpreters.compiler(runtime) {
                 Some(Err(sentence)) => Err(SandboxError::Unsupported(sentence.clone())),
                 _ => Ok(runner()),
@@ -318,6 +321,23 @@ impl LinuxSandboxes {
             SandboxKind::Runtime(_) => Ok(runner()),
         }
     }
+}
+
+fn on_shim(program: &Path, flags: &[&str], shim: &str) -> Vec<String> {
+    let flags = flags.iter().map(|flag| (*flag).to_owned());
+    std::iter::once(program.display().to_string()).chain(flags).chain([format!("/opt/faasd/{shim}")]).collect()
+}
+
+fn python(program: &Path) -> Vec<String> {
+    on_shim(program, shims::PYTHON_FLAGS, shims::PYTHON)
+}
+
+/// What can be forked once it has booted, of the interpreters there are. Node can't: it has threads.
+fn zygotes(interpreters: &Interpreters) -> Vec<Interpreter> {
+    let pythons = interpreters.python.iter();
+    pythons
+        .map(|found| Interpreter { arguments: python(&found.program), environment: environment::generic() })
+        .collect()
 }
 
 fn runner() -> Vec<String> {

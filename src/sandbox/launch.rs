@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 
 use super::launcher::protocol::{MESSAGE_BYTES_MAX, Reply, Request, Scratch, Setup, Start};
 use super::sys;
+use super::zygotes::Zygotes;
 use crate::ports::sandbox::SandboxError;
 
 /// Requests waiting to be sent.
@@ -58,6 +59,7 @@ pub struct LauncherHandle {
     orders: mpsc::Sender<Order>,
     /// Launchers that were started because the one before died.
     pub restarts: Arc<AtomicU64>,
+    pub zygotes: Zygotes,
 }
 
 fn failed(step: &'static str, cause: impl ToString) -> SandboxError {
@@ -66,13 +68,13 @@ fn failed(step: &'static str, cause: impl ToString) -> SandboxError {
 
 impl LauncherHandle {
     /// Starts a launcher and waits until it is ready. The task ends, and the launcher with it, when the last handle is gone.
-    pub async fn start(setup: Setup) -> Result<(Self, JoinHandle<()>), SandboxError> {
+    pub async fn start(setup: Setup, zygotes: Zygotes) -> Result<(Self, JoinHandle<()>), SandboxError> {
         let setup = Arc::new(setup);
         let connection = Connection::open(&setup).await?;
         let (orders, queue) = mpsc::channel(REQUESTS_MAX);
         let restarts = Arc::<AtomicU64>::default();
-        let task = tokio::spawn(supervise(setup, connection, queue, restarts.clone()));
-        Ok((Self { orders, restarts }, task))
+        let task = tokio::spawn(supervise(setup, connection, queue, restarts.clone(), zygotes.clone()));
+        Ok((Self { orders, restarts, zygotes }, task))
     }
 
     pub async fn start_sandbox(&self, start: Start, fds: Vec<OwnedFd>) -> Result<Started, SandboxError> {
@@ -195,9 +197,11 @@ async fn supervise(
     mut connection: Connection,
     mut queue: mpsc::Receiver<Order>,
     restarts: Arc<AtomicU64>,
+    zygotes: Zygotes,
 ) {
     loop {
-        let ended = serve(&mut connection, &mut queue).await;
+        let ended = serve(&mut connection, &mut queue, &zygotes).await;
+        zygotes.forget();
         let mut process = connection.process;
         drop(connection.socket);
         // It ends its sandboxes first, so this may take a moment.
@@ -223,7 +227,7 @@ async fn supervise(
 }
 
 /// `true`: nobody needs a launcher any more. `false`: this one is gone.
-async fn serve(connection: &mut Connection, queue: &mut mpsc::Receiver<Order>) -> bool {
+async fn serve(connection: &mut Connection, queue: &mut mpsc::Receiver<Order>, zygotes: &Zygotes) -> bool {
     let mut pending: HashMap<u32, Pending> = HashMap::new();
     loop {
         tokio::select! {
@@ -238,7 +242,7 @@ async fn serve(connection: &mut Connection, queue: &mut mpsc::Receiver<Order>) -
             }
             reply = connection.receive() => {
                 let Ok((reply, fds)) = reply else { return false };
-                settle(&mut pending, reply, fds);
+                settle(&mut pending, reply, fds, zygotes);
             }
         }
     }
@@ -260,9 +264,11 @@ fn request_of(ask: Ask, pending: &mut HashMap<u32, Pending>) -> (Request, Vec<Ow
     }
 }
 
-fn settle(pending: &mut HashMap<u32, Pending>, reply: Reply, fds: Vec<OwnedFd>) {
+fn settle(pending: &mut HashMap<u32, Pending>, reply: Reply, fds: Vec<OwnedFd>, zygotes: &Zygotes) {
     match reply {
-        Reply::Started { slot, pid } => {
+        Reply::Zygote { program, lives, cause } => zygotes.tell(program, lives, cause),
+        Reply::Started { slot, pid, forked } => {
+            zygotes.began(forked);
             let mut fds = fds.into_iter();
             if let (Some(Pending::Start(answer)), Some(pidfd)) = (pending.remove(&slot), fds.next()) {
                 let _ = answer.send(Ok(Started { pid, pidfd, listener: fds.next() }));

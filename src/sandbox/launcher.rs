@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! daemon → Setup                                   launcher → Ready | Failed
+//!                                                  launcher → Zygote   (unasked: one serves, or has ended)
 //! daemon → Start{slot, …} + descriptors            launcher → Started{slot, pid} + pidfd, listener | Failed{slot, …}
 //! daemon → Mount{slot, code, …} + descriptor       launcher → Mounted{slot} | Failed{slot, …}
 //! daemon → Release{slot}   (the sandbox has ended; no answer)
@@ -15,11 +16,13 @@
 mod child;
 mod first;
 mod landlock;
+mod make;
 mod namespace;
 mod proc;
 pub mod protocol;
 mod serve;
 mod template;
 mod time;
+mod zygote;
 
 pub use serve::main;

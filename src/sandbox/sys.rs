@@ -4,7 +4,10 @@
 #![allow(unsafe_code)]
 
 pub mod landlock;
+pub mod order;
+pub mod raw;
 pub mod seccomp;
+pub mod walls;
 
 use std::ffi::CStr;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -165,20 +168,6 @@ pub fn resize_tmpfs(mount_root: BorrowedFd<'_>, bytes: u64, inodes: u64) -> io::
     configure(FSCONFIG_CMD_RECONFIGURE, None, None).map(drop)
 }
 
-/// Leaves the session keyring that came with the parent for a new, empty one (keyctl_join_session_keyring(3)).
-pub fn join_session_keyring() -> io::Result<()> {
-    /// KEYCTL_JOIN_SESSION_KEYRING of <linux/keyctl.h>.
-    const JOIN_SESSION_KEYRING: libc::c_int = 1;
-    // SAFETY: a null name asks for an anonymous keyring; nothing else is read.
-    let joined =
-        checked(unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) });
-    match joined {
-        // A kernel without keys has none to give away, and where a container forbids the call nobody inside it reaches any.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
-        other => other.map(drop),
-    }
-}
-
 /// Which mount an open file is on (statx(2), Linux 5.8): the same directory mounted twice has two.
 pub fn mount_id(file: BorrowedFd<'_>) -> io::Result<u64> {
     // SAFETY: the path is empty and terminated; the kernel fills `found`, which outlives the call.
@@ -205,66 +194,10 @@ pub fn loopback_up() -> io::Result<()> {
     Ok(())
 }
 
-/// Gives up every capability for good: bounding, ambient, inheritable, permitted and effective sets.
-///
-/// Must come before the change of uid, which would take the right to shrink the bounding set.
-pub fn drop_bounding_set() -> io::Result<()> {
-    for capability in 0..64 {
-        // SAFETY: prctl with integers only.
-        let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
-        if result != 0 {
-            let error = io::Error::last_os_error();
-            // The first number the kernel does not know ends the list.
-            return if error.raw_os_error() == Some(libc::EINVAL) { Ok(()) } else { Err(error) };
-        }
-    }
-    Ok(())
-}
-
-/// Makes uid 0 an id like any other, for good: no capabilities come with it at exec, none can be kept or made ambient (capabilities(7)).
-pub fn lock_securebits() -> io::Result<()> {
-    // SECBIT_* of <linux/securebits.h>: NOROOT, KEEP_CAPS' lock (it stays off), NO_CAP_AMBIENT_RAISE; each lock is the next bit.
-    const BITS: libc::c_ulong = 0b11 | 1 << 5 | 0b11 << 6;
-    // SAFETY: prctl with integers only.
-    checked(i64::from(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, BITS, 0, 0, 0) })).map(drop)
-}
-
-/// Empties the caller's own capability sets (capset(2)).
-pub fn drop_capabilities() -> io::Result<()> {
-    #[repr(C)]
-    struct Head {
-        version: u32,
-        pid: i32,
-    }
-    const VERSION_3: u32 = 0x2008_0522;
-    let head = Head { version: VERSION_3, pid: 0 };
-    let none = [0u32; 6];
-    // SAFETY: version 3 takes two sets of three words, which `none` is; both live through the call.
-    unsafe {
-        checked(i64::from(libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)))?;
-        checked(libc::syscall(libc::SYS_capset, &raw const head, none.as_ptr()))?;
-    }
-    Ok(())
-}
-
-/// Closes, or marks close-on-exec, every descriptor from `first` on.
-pub fn close_on_exec_from(first: u32) -> io::Result<()> {
-    // SAFETY: only flags change; no descriptor is closed under anybody's feet.
-    checked(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(drop)
-}
-
 /// Closes every descriptor in `first..=last` at once, for a process that is about to do nothing but wait.
 pub fn close_range(first: u32, last: u32) {
     // SAFETY: called by a sandbox's first process just before its wait loop, which owns none of these.
     unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-}
-
-/// The calling process, and what it forks, no longer interrupts another in mid-work by waking up (sched(7), `SCHED_BATCH`). Its share of
-/// the processors stays what it was.
-pub fn wake_up_politely() -> io::Result<()> {
-    let parameters = libc::sched_param { sched_priority: 0 };
-    // SAFETY: `parameters` outlives the call, which only reads it.
-    checked(unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &parameters).into() }).map(drop)
 }
 
 /// Sends `signal` to the process behind `pidfd` (pidfd_send_signal(2)).
@@ -310,12 +243,6 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
         checked(i64::from(libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC)))?;
         Ok(OwnedFd::from_raw_fd(number))
     }
-}
-
-/// Makes raw descriptor `from` the descriptor `number`, without close-on-exec.
-pub fn place_raw(from: RawFd, number: RawFd) -> io::Result<()> {
-    // SAFETY: the caller, about to exec, owns the whole table.
-    checked(i64::from(unsafe { libc::dup2(from, number) })).map(drop)
 }
 
 /// Ends the process at once: no destructors, no exit handlers.

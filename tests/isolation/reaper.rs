@@ -114,7 +114,7 @@ struct Counts {
     bytes: u64,
 }
 
-fn launcher_of(daemon: &Daemon) -> i32 {
+pub fn launcher_of(daemon: &Daemon) -> i32 {
     let children = fs::read_dir("/proc").expect("/proc can be listed").flatten().filter_map(|entry| {
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
         let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;

@@ -1,7 +1,7 @@
 """Calls a user's Python function: the sandbox side of the wire protocol (src/runtime/wire.rs).
 
-Run as `python3 -I -B -X utf8 shim.py` with the daemon's socket as descriptor 3. Whoever has forked an interpreter that is
-already warm imports this file and calls `serve(fd)`. Works with Python 3.8 and later.
+Run as `python3 -I -B -X utf8 shim.py` with the daemon's socket as descriptor 3: in a sandbox, or as a zygote of which
+sandboxes' runtimes are copies. Works with Python 3.8 and later.
 
 Everything needed is imported before the user's folder joins `sys.path`, so a user's own `json.py` shadows nothing here; and
 the imports are few, because every millisecond of them is part of a cold start.
@@ -536,5 +536,23 @@ def serve(fd):
         channel.send(RESULT, encode_meta(meta), value)
 
 
+def wait_to_be_forked():
+    """In a zygote: gets everything ready and becomes the origin of others. Returns in each of them, behind its walls."""
+    import gc
+
+    if len(sys._current_frames()) != 1:
+        sys.exit("something that Python loads by itself has started a thread; forking would not be safe")
+    open_streams()
+    gc.collect()
+    gc.freeze()  # what is here now is in no garbage, and looking for it would make each fork copy its pages
+    # The library that was preloaded has this return 0 for each sandbox (src/sandbox/sys/zygote.rs), and never here.
+    if os.fork() != 0:
+        os._exit(71)
+
+
 if __name__ == "__main__":
+    if os.environ.pop("FAASD_FORK", None) is not None:
+        wait_to_be_forked()
+    elif "LD_PRELOAD" in os.environ:
+        sys.exit("the library was not preloaded")
     serve(3)

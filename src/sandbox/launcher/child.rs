@@ -5,35 +5,66 @@
 //!   → fork ─ first process: gives up its rights, waits, reaps, reports how the runtime ended
 //!          └ second process: gives up every right → Landlock → filter → exec of the runtime
 //! ```
+//!
+//! Where a zygote forks the runtime (`super::zygote`), the first process makes none: it gives up its rights as soon as the walls stand, and
+//! says so to the other, which joins it. The last walls are `sandbox::sys::walls`, for both.
 
 use std::ffi::CString;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signal::{SigmaskHow, Signal, sigprocmask};
 use nix::sys::stat::Mode;
-use nix::unistd::{
-    Gid, Uid, chdir, chown, execve, mkdir, pivot_root, setgroups, sethostname, setresgid, setresuid, setsid,
-};
+use nix::unistd::{Gid, Uid, chdir, chown, execve, mkdir, pivot_root, sethostname, setsid};
 
-use super::landlock::Rights;
 use super::proc::{self, Cover};
+use super::protocol::Start;
 use super::template::{self, Step, StepError, c_path};
 use super::{first, time};
 use crate::sandbox::seccomp::Filters;
-use crate::sandbox::sys;
+use crate::sandbox::sys::order::BEGUN;
+use crate::sandbox::sys::walls::{Descriptors, Enclosure, LetGo, Limits, Rights};
+use crate::sandbox::sys::{self, seccomp, walls};
 
 /// Ids inside, where a sandbox has a user namespace.
-const ROOT_INSIDE: u32 = 0;
+pub const ROOT_INSIDE: u32 = 0;
 pub const USER_INSIDE: u32 = 1000;
 
-/// What a packet with the filter's listener says.
-pub const LISTENER: &[u8] = b"listener";
+/// Where a sandbox's runtime comes from.
+pub enum Runtime {
+    /// A program, executed in it.
+    Executed { arguments: Vec<CString>, environment: Vec<CString> },
+    /// A zygote, which is told here that the walls stand.
+    Forked { stand: OwnedFd },
+}
+
+/// The descriptors that come with the wish for a sandbox.
+pub struct Given {
+    pub socket: OwnedFd,
+    pub stdout: OwnedFd,
+    pub stderr: OwnedFd,
+    /// Where the first process tells how the runtime ended: its wait status, four bytes.
+    pub status: OwnedFd,
+    pub v2: Option<OwnedFd>,
+    /// v1 `tasks` files.
+    pub tasks: Vec<OwnedFd>,
+}
+
+impl Given {
+    /// In the order that [`Start`] says.
+    pub fn of(start: &Start, fds: Vec<OwnedFd>) -> Result<Self, StepError> {
+        let mut fds = fds.into_iter();
+        let missing = || StepError { step: "take descriptors".into(), source: io::ErrorKind::InvalidData.into() };
+        let mut next = || fds.next().ok_or_else(missing);
+        let (socket, stdout, stderr, status) = (next()?, next()?, next()?, next()?);
+        let v2 = if start.into_v2 { Some(next()?) } else { None };
+        Ok(Self { socket, stdout, stderr, status, v2, tasks: fds.collect() })
+    }
+}
 
 /// All a new sandbox needs, made before the clone so that afterwards little is allocated.
 pub struct Plan<'a> {
@@ -41,31 +72,20 @@ pub struct Plan<'a> {
     /// The slot's shared mount, where code will appear.
     pub task: &'a Path,
     pub user_namespace: bool,
-    /// Host id of root inside.
-    pub uid: u32,
-    pub open_files_max: u64,
-    pub tasks_max: u64,
-    pub arguments: Vec<CString>,
-    pub environment: Vec<CString>,
+    pub start: &'a Start,
+    pub given: &'a Given,
+    pub runtime: Runtime,
     pub filters: &'a Filters,
     /// What of `/proc` is covered.
     pub proc_covers: &'a [Cover],
     /// Whether the sandbox gets clocks of its own.
     pub time_namespace: bool,
-    /// What Landlock is to take away, where the kernel has it.
-    pub landlock: Option<Rights>,
+    /// What Landlock is to take away.
+    pub landlock: Rights,
     /// Read one byte, then the id maps are written.
     pub go: OwnedFd,
-    /// Where the filter's listener goes with [`LISTENER`] and a failing step is told, a packet each; closes on exec.
+    /// Where [`BEGUN`] goes, with the filter's listener, and a failing step is told, a packet each; closes on exec.
     pub failure: OwnedFd,
-    /// Socket, stdout, stderr.
-    pub socket: OwnedFd,
-    pub stdout: OwnedFd,
-    pub stderr: OwnedFd,
-    /// Where the first process tells how the second ended: its wait status, four bytes.
-    pub status: OwnedFd,
-    /// v1 `tasks` files.
-    pub tasks: Vec<OwnedFd>,
 }
 
 /// Never returns.
@@ -83,71 +103,63 @@ fn exit(code: i32) -> ! {
     sys::exit(code)
 }
 
-fn enter(mut plan: Plan<'_>) -> Result<std::convert::Infallible, StepError> {
+fn enter(plan: Plan<'_>) -> Result<std::convert::Infallible, StepError> {
     // If the launcher dies, so does everything in here: this process is the namespace's init.
     prctl::set_pdeathsig(Signal::SIGKILL).step("ask for the parent-death signal")?;
     let mut byte = [0];
     nix::unistd::read(&plan.go, &mut byte).step("wait for the id maps")?;
-    for tasks in std::mem::take(&mut plan.tasks) {
+    for tasks in &plan.given.tasks {
         // "0" is the writer itself; a pid written by somebody else waits for a grace period of milliseconds.
-        std::fs::File::from(tasks).write_all(b"0").step("join a control group")?;
+        nix::unistd::write(tasks, b"0").step("join a control group")?;
     }
     // After joining, so that this group is the root of what is seen. The clocks are those of children: the runtime's.
     let clocks = if plan.time_namespace { time::NEW_TIME } else { CloneFlags::empty() };
     unshare(CloneFlags::CLONE_NEWCGROUP | clocks).step("make a cgroup and a time namespace")?;
     if plan.time_namespace {
         time::start_clocks()?;
+        if matches!(plan.runtime, Runtime::Forked { .. }) {
+            time::enter()?;
+        }
     }
-    let (root, user) = if plan.user_namespace { (ROOT_INSIDE, USER_INSIDE) } else { (0, plan.uid + 1) };
+    let (root, user) = if plan.user_namespace { (ROOT_INSIDE, USER_INSIDE) } else { (0, plan.start.uid + 1) };
     if plan.user_namespace {
-        become_id(root).step("become root inside")?;
+        walls::become_id(root).map_err(|errno| io::Error::from_raw_os_error(errno.0)).step("become root inside")?;
     }
     mounts(&plan, user)?;
     sys::loopback_up().step("bring up loopback")?;
     sethostname("sandbox").step("set the host name")?;
-    limits(plan.open_files_max, plan.tasks_max).step("set resource limits")?;
-    // Where whoever asks is interrupted by who answers, every call is one switch more.
-    let _ = sys::wake_up_politely();
+    let Start { open_files_max, tasks_max, .. } = *plan.start;
+    walls::part(Limits { open_files_max, tasks_max })?;
     setsid().step("start a session")?;
-    // Where the id's quota of keys is used up for a moment, it stays in the launcher's, which is empty too.
-    let _ = sys::join_session_keyring();
-    sys::lock_securebits().step("lock the secure bits")?;
-    sys::drop_bounding_set().step("drop the bounding set")?;
-    setgroups(&[]).step("drop groups")?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&first::waited_for()), None).step("block signals")?;
-    if !sys::fork().step("fork the runtime")? {
-        // Without a user namespace, root is the host's: the first process gets the other id of the pair.
-        let own = if plan.user_namespace { root } else { plan.uid };
-        first::give_up_rights(own, user, &plan.filters.first)?;
-        drop((plan.failure, plan.socket, plan.stdout, plan.stderr));
-        first::look_after(plan.status);
-    }
-    become_id(user).step("become the user")?;
-    sys::drop_capabilities().step("drop capabilities")?;
-    prctl::set_no_new_privs().step("forbid new privileges")?;
-    if let Some(rights) = plan.landlock {
-        rights.restrict()?;
-    }
-    install_filter(&plan)?;
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).step("unblock signals")?;
-    descriptors(&plan.socket, &plan.stdout, &plan.stderr).step("place descriptors")?;
-    execve(&plan.arguments[0], &plan.arguments, &plan.environment)
-        .step(format!("start {}", plan.arguments[0].to_string_lossy()))
-}
-
-/// Where the kernel allows it with a listener, which goes to the launcher; its rules are the same without.
-fn install_filter(plan: &Plan<'_>) -> Result<(), StepError> {
-    let installed = match sys::seccomp::install_told(&plan.filters.told) {
-        Ok(listener) => sys::send(&plan.failure, LISTENER, &[listener.as_fd()]).map_err(io::Error::from),
-        Err(_) => sys::seccomp::install(&plan.filters.untold),
+    let (arguments, environment) = match &plan.runtime {
+        Runtime::Executed { arguments, environment } if sys::fork().step("fork the runtime")? => {
+            (arguments, environment)
+        }
+        _ => return stay(plan, root, user),
     };
-    installed.step("install the system call filter")
+    let enclosure = Enclosure {
+        user,
+        rights: plan.landlock,
+        told: seccomp::bytes(&plan.filters.told),
+        untold: seccomp::bytes(&plan.filters.untold),
+    };
+    walls::enclose(&enclosure, plan.failure.as_raw_fd(), BEGUN)?;
+    let Given { socket, stdout, stderr, .. } = plan.given;
+    let [socket, stdout, stderr] = [socket, stdout, stderr].map(AsRawFd::as_raw_fd);
+    walls::place(Descriptors { socket, stdout, stderr }, LetGo::AtExec)?;
+    execve(&arguments[0], arguments, environment).step(format!("start {}", arguments[0].to_string_lossy()))
 }
 
-fn become_id(id: u32) -> nix::Result<()> {
-    let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
-    setresgid(gid, gid, gid)?;
-    setresuid(uid, uid, uid)
+/// The first process, from the moment that all walls but the runtime's own stand. Returns only when a step fails.
+fn stay(plan: Plan<'_>, root: u32, user: u32) -> Result<std::convert::Infallible, StepError> {
+    // Without a user namespace, root is the host's: the first process gets the other id of the pair.
+    let own = if plan.user_namespace { root } else { plan.start.uid };
+    first::give_up_rights(own, user, &plan.filters.first)?;
+    if let Runtime::Forked { stand } = plan.runtime {
+        std::fs::File::from(stand).write_all(b"1").step("let the runtime come in")?;
+    }
+    first::look_after(&plan.given.status)
 }
 
 fn mounts(plan: &Plan<'_>, user: u32) -> Result<(), StepError> {
@@ -188,45 +200,6 @@ fn scratch(user: u32, flags: MsFlags) -> Result<(), StepError> {
         mount(Some(&part), point, None::<&str>, MsFlags::MS_BIND, None::<&str>).step(format!("mount /{point}"))?;
     }
     Ok(())
-}
-
-/// Stack of a thread that does not choose; programs may raise it up to the second.
-const STACK_BYTES: (u64, u64) = (8 << 20, 64 << 20);
-/// Signals queued and timers armed, of which each holds kernel memory.
-const SIGNALS_QUEUED_MAX: u64 = 1024;
-
-/// Of memory, cpu, processes and I/O the control groups are in charge; these bound what no group counts. Never the size of the address
-/// space: JIT compilers reserve far more of it than they use.
-fn limits(open_files_max: u64, tasks_max: u64) -> nix::Result<()> {
-    lower(Resource::RLIMIT_NOFILE, open_files_max, open_files_max)?;
-    lower(Resource::RLIMIT_CORE, 0, 0)?;
-    lower(Resource::RLIMIT_MEMLOCK, 64 * 1024, 64 * 1024)?;
-    lower(Resource::RLIMIT_MSGQUEUE, 0, 0)?;
-    // Counted by host id, of which each sandbox has its own: it holds where no pids group does.
-    lower(Resource::RLIMIT_NPROC, tasks_max, tasks_max)?;
-    lower(Resource::RLIMIT_SIGPENDING, SIGNALS_QUEUED_MAX, SIGNALS_QUEUED_MAX)?;
-    lower(Resource::RLIMIT_RTPRIO, 0, 0)?;
-    lower(Resource::RLIMIT_NICE, 0, 0)?;
-    lower(Resource::RLIMIT_STACK, STACK_BYTES.0, STACK_BYTES.1)
-}
-
-/// Never above what this process was given itself: that would take a privilege.
-fn lower(resource: Resource, soft: u64, hard: u64) -> nix::Result<()> {
-    let (_, most) = getrlimit(resource)?;
-    setrlimit(resource, soft.min(most), hard.min(most))
-}
-
-/// Puts the socket at 3, the outputs at 1 and 2, nothing at 0, and lets go of everything else at exec.
-fn descriptors(socket: &OwnedFd, stdout: &OwnedFd, stderr: &OwnedFd) -> io::Result<()> {
-    // First out of the way of the low numbers.
-    let high = |fd: &OwnedFd| nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(16)).map_err(io::Error::from);
-    let (socket, stdout, stderr) = (high(socket)?, high(stdout)?, high(stderr)?);
-    let null = std::fs::File::open("/dev/null")?;
-    let null = high(&null.into())?;
-    for (from, to) in [(null, 0), (stdout, 1), (stderr, 2), (socket, crate::runtime::wire::SOCKET_FD)] {
-        sys::place_raw(from, to)?;
-    }
-    sys::close_on_exec_from(4)
 }
 
 /// The arguments of an exec.

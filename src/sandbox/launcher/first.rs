@@ -1,6 +1,6 @@
 //! The first process of a sandbox: init of its pid namespace, and out of reach of the code that it looks after.
 
-use std::io::Write;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use libc::sock_filter;
@@ -10,9 +10,10 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, setresgid, setresuid};
 
 use super::template::{Step, StepError};
-use crate::sandbox::sys;
+use crate::sandbox::sys::raw::Errno;
+use crate::sandbox::sys::{self, walls};
 
-/// What it waits for; to be blocked before the runtime is forked, so that none is missed.
+/// What it waits for; to be blocked before there is a runtime, so that none is missed.
 pub fn waited_for() -> SigSet {
     let mut set = SigSet::empty();
     set.add(Signal::SIGCHLD);
@@ -30,23 +31,27 @@ pub fn give_up_rights(own: u32, user: u32, filter: &[sock_filter]) -> Result<(),
     setresgid(own_gid, user_gid, own_gid).step("become the first process's group")?;
     let (own, user) = (Uid::from_raw(own), Uid::from_raw(user));
     setresuid(own, user, own).step("become the first process's user")?;
-    sys::drop_capabilities().step("drop the first process's capabilities")?;
+    walls::drop_capabilities().map_err(io_error).step("drop the first process's capabilities")?;
     prctl::set_dumpable(false).step("hide the first process's memory")?;
     // A change of ids has cleared it.
     prctl::set_pdeathsig(Signal::SIGKILL).step("ask for the parent-death signal")?;
     prctl::set_no_new_privs().step("forbid new privileges")?;
-    sys::seccomp::install(filter).step("install the first process's filter")
+    let installed = walls::filter(sys::seccomp::bytes(filter), 0).map_err(io_error);
+    installed.map(drop).step("install the first process's filter")
+}
+
+fn io_error(errno: Errno) -> io::Error {
+    io::Error::from_raw_os_error(errno.0)
 }
 
 /// Passes SIGTERM on to all, reaps orphans, and goes when the runtime is gone, which ends whatever is left.
-pub fn look_after(status: OwnedFd) -> ! {
-    let mut status = std::fs::File::from(status);
+pub fn look_after(status: &OwnedFd) -> ! {
     let Ok(kept) = u32::try_from(status.as_fd().as_raw_fd()) else { sys::exit(1) };
     if kept > 0 {
         sys::close_range(0, kept - 1);
     }
     sys::close_range(kept + 1, u32::MAX);
-    // The runtime is the first child, and pids in here count from 1.
+    // The runtime is the first child, and pids in here count from 1; what a zygote forks gets this one too.
     let runtime = Pid::from_raw(2);
     loop {
         match waited_for().wait() {
@@ -61,7 +66,7 @@ pub fn look_after(status: OwnedFd) -> ! {
                     Ok(_) => continue,
                 };
                 if pid == runtime {
-                    let _ = status.write_all(&raw.to_le_bytes());
+                    let _ = nix::unistd::write(status, &raw.to_le_bytes());
                     sys::exit(0);
                 }
             },

@@ -31,6 +31,15 @@ pub struct Setup {
     pub cgroup_parents: Vec<PathBuf>,
     /// Whether sandboxes get a user namespace; without, they run under their host ids.
     pub user_namespace: bool,
+    /// Interpreters to be kept for forking; there are none where there is no user namespace.
+    pub zygotes: Vec<Interpreter>,
+}
+
+/// What sandboxes are started with that are forked from the same zygote.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Interpreter {
+    pub arguments: Vec<String>,
+    pub environment: Vec<String>,
 }
 
 /// A sandbox to be made. Descriptors, in order: socket, stdout, stderr, status, then the v2 group if `into_v2`, then v1 `tasks` files.
@@ -79,6 +88,14 @@ pub enum Reply {
     Started {
         slot: u32,
         pid: i32,
+        /// From a zygote.
+        forked: bool,
+    },
+    /// One serves from now on, or has ended, and why.
+    Zygote {
+        program: String,
+        lives: bool,
+        cause: String,
     },
     Mounted {
         slot: u32,

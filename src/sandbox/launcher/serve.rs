@@ -6,23 +6,22 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::pipe2;
 
-use super::child::{self, Plan, USER_INSIDE};
-use super::landlock::Rights;
+use super::make::Starting;
 use super::proc::{self, Cover};
-use super::protocol::{MESSAGE_BYTES_MAX, Reply, Request, Root, Setup, Start};
+use super::protocol::{MESSAGE_BYTES_MAX, Reply, Request, Root, Setup};
 use super::template::{self, Step, StepError, c_path};
-use super::{namespace, time};
+use super::zygote::Zygote;
+use super::{landlock, namespace, time};
 use crate::sandbox::cgroup;
 use crate::sandbox::seccomp::Filters;
-use crate::sandbox::sys::{self, Cloned, MountAttributes};
+use crate::sandbox::sys::walls::Rights;
+use crate::sandbox::sys::{self, MountAttributes};
 
 /// Runs the launcher until the daemon is gone. The exit code.
 pub fn main() -> u8 {
@@ -53,29 +52,29 @@ pub fn main() -> u8 {
     u8::from(ended.is_err())
 }
 
-/// A sandbox whose second process has not begun yet.
-struct Starting {
-    slot: u32,
-    pid: i32,
-    pidfd: OwnedFd,
-    /// Closes at exec; before that, carries the filter's listener or the sentence of a failed step.
-    failure: OwnedFd,
-}
+/// Between two looks for sandboxes that have ended.
+const COLLECT: Duration = Duration::from_secs(1);
 
-struct Launcher {
-    setup: Setup,
-    filters: Filters,
-    proc_covers: Vec<Cover>,
-    time_namespace: bool,
-    landlock: Option<Rights>,
+/// What lives as long as the launcher.
+pub struct Launcher {
+    pub(super) setup: Setup,
+    pub(super) filters: Filters,
+    pub(super) proc_covers: Vec<Cover>,
+    pub(super) time_namespace: bool,
+    pub(super) landlock: Rights,
+    pub(super) zygotes: Vec<Zygote>,
     roots: [(Root, PathBuf); 2],
     slots: PathBuf,
-    starting: Vec<Starting>,
+    pub(super) starting: Vec<Starting>,
     /// Slots in use, and whether code is mounted there.
     used: BTreeMap<u32, bool>,
 }
 
-fn reply(socket: &OwnedFd, message: &Reply, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub fn failed(slot: u32, error: StepError) -> Reply {
+    Reply::Failed { slot: Some(slot), step: error.step, cause: error.source.to_string() }
+}
+
+pub fn reply(socket: &OwnedFd, message: &Reply, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let bytes = serde_json::to_vec(message).map_err(io::Error::other)?;
     sys::send(socket, &bytes, fds).map_err(io::Error::from)
 }
@@ -93,10 +92,11 @@ fn next_request(socket: &OwnedFd) -> io::Result<Option<(Request, Vec<OwnedFd>)>>
 
 impl Launcher {
     fn start(socket: &OwnedFd) -> Result<Self, StepError> {
-        let Some((Request::Setup(setup), _)) = next_request(socket).step("read the set-up")? else {
+        let Some((Request::Setup(mut setup), _)) = next_request(socket).step("read the set-up")? else {
             return Err(StepError { step: "read the set-up".into(), source: io::ErrorKind::InvalidData.into() });
         };
-        sys::join_session_keyring().step("leave the daemon's keyring")?;
+        let left = sys::walls::join_session_keyring().map_err(|errno| io::Error::from_raw_os_error(errno.0));
+        left.step("leave the daemon's keyring")?;
         namespace::enter()?;
         let run = setup.run_dir.clone();
         mount(Some("tmpfs"), &run, Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=0755,size=16m"))
@@ -112,12 +112,15 @@ impl Launcher {
         fs::create_dir(&slots).step("make slots")?;
         // To set clocks takes a right that is the sandbox's own only in its own user namespace.
         let time_namespace = setup.user_namespace && time::is_offered();
+        let zygotes = if setup.user_namespace { std::mem::take(&mut setup.zygotes) } else { Vec::new() };
+        let zygotes = zygotes.into_iter().filter_map(|kept| Zygote::new(kept.arguments, kept.environment)).collect();
         let launcher = Self {
             setup,
             filters: Filters::compile(),
             proc_covers: proc::covers().step("read /proc")?,
             time_namespace,
-            landlock: Rights::offered(),
+            landlock: landlock::offered(),
+            zygotes,
             roots,
             slots,
             starting: Vec::new(),
@@ -130,17 +133,28 @@ impl Launcher {
     /// Until the daemon is gone (`Ok`) or something can't be mended.
     fn serve(&mut self, socket: &OwnedFd) -> io::Result<()> {
         loop {
-            let mut waited = vec![PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
-            waited.extend(self.starting.iter().map(|s| PollFd::new(s.failure.as_fd(), PollFlags::POLLIN)));
-            // Ended sandboxes are collected at least this often; nobody waits for it.
-            match poll(&mut waited, PollTimeout::from(1000u16)) {
+            self.look_after_zygotes(socket)?;
+            let starting = self.starting.iter().map(|s| s.failure.as_fd());
+            let zygotes = self.zygotes.iter().filter_map(Zygote::socket);
+            let sockets = std::iter::once(socket.as_fd()).chain(starting).chain(zygotes);
+            let mut waited: Vec<_> = sockets.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+            // Ended sandboxes are collected at least so often; nobody waits for it.
+            let patience = self.zygotes.iter().map(Zygote::patience).fold(COLLECT, Duration::min);
+            // A millisecond more, so that it is over then.
+            let patience = u16::try_from(patience.as_millis() + 1).unwrap_or(u16::MAX);
+            match poll(&mut waited, PollTimeout::from(patience)) {
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(error) => return Err(error.into()),
                 Ok(_) => {}
             }
             let readable = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
             let asked = readable(&waited[0]);
-            let begun: Vec<usize> = (1..waited.len()).filter(|i| readable(&waited[*i])).map(|i| i - 1).collect();
+            let (starting, zygotes) = waited[1..].split_at(self.starting.len());
+            let begun: Vec<usize> = (0..starting.len()).filter(|i| readable(&starting[*i])).collect();
+            let spoken = zygotes.iter().any(readable);
+            if spoken {
+                self.hear_zygotes(socket)?;
+            }
             for index in begun.into_iter().rev() {
                 let starting = self.starting.swap_remove(index);
                 self.tell_started(socket, starting)?;
@@ -160,7 +174,7 @@ impl Launcher {
     fn handle(&mut self, socket: &OwnedFd, request: Request, fds: Vec<OwnedFd>) -> io::Result<()> {
         let (slot, done) = match request {
             Request::Setup(_) => return Ok(()),
-            Request::Start(start) => (start.slot, self.make(&start, fds).map(|()| None)),
+            Request::Start(start) => (start.slot, self.make(socket, start, fds).map(|()| None)),
             Request::Mount { slot, code, scratch } => {
                 let sized = match (scratch, fds.first()) {
                     (Some(scratch), Some(output)) => {
@@ -179,91 +193,37 @@ impl Launcher {
         match done {
             Ok(None) => Ok(()),
             Ok(Some(answer)) => reply(socket, &answer, &[]),
-            Err(error) => {
-                let cause = error.source.to_string();
-                reply(socket, &Reply::Failed { slot: Some(slot), step: error.step, cause }, &[])
-            }
+            Err(error) => reply(socket, &failed(slot, error), &[]),
         }
+    }
+
+    pub fn root(&self, root: Root) -> Option<&Path> {
+        self.roots.iter().find(|(kind, _)| *kind == root).map(|(_, path)| path.as_path())
     }
 
     fn slot_dir(&self, slot: u32) -> PathBuf {
         self.slots.join(slot.to_string())
     }
 
-    fn make(&mut self, start: &Start, fds: Vec<OwnedFd>) -> Result<(), StepError> {
-        let missing = || StepError { step: "take descriptors".into(), source: io::ErrorKind::InvalidData.into() };
-        let mut fds = fds.into_iter();
-        let mut next = || fds.next().ok_or_else(missing);
-        let (socket, stdout, stderr, status) = (next()?, next()?, next()?, next()?);
-        let v2 = if start.into_v2 { Some(next()?) } else { None };
-        let task = self.open_slot(start.slot)?;
-        let (go_read, go_write) = pipe2(OFlag::O_CLOEXEC).step("make a pipe")?;
-        let (failure_read, failure_write) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).step("make a socket")?;
-        let plan = Plan {
-            root: self.roots.iter().find(|(kind, _)| *kind == start.root).map(|(_, path)| path).ok_or_else(missing)?,
-            task: &task,
-            user_namespace: self.setup.user_namespace,
-            uid: start.uid,
-            open_files_max: start.open_files_max,
-            tasks_max: start.tasks_max,
-            arguments: child::c_strings(&start.arguments).step("read arguments")?,
-            environment: child::c_strings(&start.environment).step("read environment")?,
-            filters: &self.filters,
-            proc_covers: &self.proc_covers,
-            time_namespace: self.time_namespace,
-            landlock: self.landlock,
-            go: go_read,
-            failure: failure_write,
-            socket,
-            stdout,
-            stderr,
-            status,
-            tasks: fds.collect(),
+    fn look_after_zygotes(&mut self, socket: &OwnedFd) -> io::Result<()> {
+        let Some(root) = self.roots.iter().find(|(kind, _)| *kind == Root::Run).map(|(_, path)| path) else {
+            return Ok(());
         };
-        let mut flags =
-            libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-        if self.setup.user_namespace {
-            flags |= libc::CLONE_NEWUSER;
+        let waiting: Vec<usize> = self.starting.iter().filter_map(Starting::waits_for).collect();
+        for (index, zygote) in self.zygotes.iter_mut().enumerate() {
+            let hangs = if waiting.contains(&index) { zygote.hangs() } else { None };
+            let told = hangs.into_iter().chain(zygote.look_after(root, &self.filters, self.landlock));
+            told.into_iter().try_for_each(|told| reply(socket, &told, &[]))?;
         }
-        let cloned = sys::clone3(flags as u64, v2.as_ref().map(AsFd::as_fd));
-        let step = match &cloned {
-            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
-                "clone into new namespaces (a limit of user.max_*_namespaces is reached)"
-            }
-            _ => "clone into new namespaces",
-        };
-        match cloned.step(step)? {
-            Cloned::Child => {
-                drop(go_write);
-                child::run(plan)
-            }
-            Cloned::Parent { pid, pidfd } => {
-                drop(plan);
-                if self.setup.user_namespace {
-                    map_ids(pid, start.uid)?;
-                }
-                nix::unistd::write(&go_write, b"1").step("let the sandbox go on")?;
-                self.starting.push(Starting { slot: start.slot, pid, pidfd, failure: failure_read });
-                Ok(())
-            }
-        }
+        Ok(())
     }
 
-    fn tell_started(&mut self, socket: &OwnedFd, starting: Starting) -> io::Result<()> {
-        let (listener, sentence) = told_at_start(&starting.failure)?;
-        if sentence.is_empty() {
-            let mut fds = vec![starting.pidfd.as_fd()];
-            fds.extend(listener.iter().map(AsFd::as_fd));
-            return reply(socket, &Reply::Started { slot: starting.slot, pid: starting.pid }, &fds);
-        }
-        self.release(starting.slot);
-        let (step, cause) = sentence.split_once(": ").unwrap_or(("start", &sentence));
-        reply(socket, &Reply::Failed { slot: Some(starting.slot), step: step.into(), cause: cause.into() }, &[])
+    fn hear_zygotes(&mut self, socket: &OwnedFd) -> io::Result<()> {
+        self.zygotes.iter_mut().filter_map(Zygote::hear).try_for_each(|told| reply(socket, &told, &[]))
     }
 
     /// Makes the slot's directory a mount of its own that others can follow.
-    fn open_slot(&mut self, slot: u32) -> Result<PathBuf, StepError> {
+    pub fn open_slot(&mut self, slot: u32) -> Result<PathBuf, StepError> {
         let dir = self.slot_dir(slot);
         if self.used.contains_key(&slot) {
             self.release(slot);
@@ -292,7 +252,7 @@ impl Launcher {
         Ok(())
     }
 
-    fn release(&mut self, slot: u32) {
+    pub fn release(&mut self, slot: u32) {
         let Some(code) = self.used.remove(&slot) else { return };
         let dir = self.slot_dir(slot);
         for _ in 0..1 + u8::from(code) {
@@ -307,26 +267,4 @@ impl Launcher {
         cgroup::end_all(&self.setup.cgroup_parents);
         // Without groups to find them by, their parent-death signal ends them.
     }
-}
-
-/// Waits until the runtime has begun or a step has failed: the filter's listener, and the sentence of the step.
-fn told_at_start(told: &OwnedFd) -> io::Result<(Option<OwnedFd>, String)> {
-    let (mut listener, mut sentence) = (None, String::new());
-    let mut packet = [0; 4096];
-    loop {
-        match sys::receive(told, &mut packet)? {
-            (0, _) => return Ok((listener, sentence)),
-            (length, fds) if &packet[..length] == child::LISTENER => listener = fds.into_iter().next(),
-            (length, _) => sentence = String::from_utf8_lossy(&packet[..length]).into_owned(),
-        }
-    }
-}
-
-/// Root and the user inside become two ids of the host that nobody else has.
-fn map_ids(pid: i32, first: u32) -> Result<(), StepError> {
-    let map = format!("0 {first} 1\n{USER_INSIDE} {} 1\n", first + 1);
-    for file in ["uid_map", "gid_map"] {
-        fs::write(format!("/proc/{pid}/{file}"), &map).step(format!("write {file}"))?;
-    }
-    Ok(())
 }

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 
-use super::proc;
 use super::protocol::Setup;
-use crate::sandbox::sys::{self, MountAttributes};
+use super::{proc, zygote};
+use crate::sandbox::sys::{self, MountAttributes, walls};
 
 /// A step that failed, for a message a person reads.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +21,12 @@ use crate::sandbox::sys::{self, MountAttributes};
 pub struct StepError {
     pub step: String,
     pub source: io::Error,
+}
+
+impl From<walls::Failed> for StepError {
+    fn from(failed: walls::Failed) -> Self {
+        Self { step: failed.step.into(), source: io::Error::from_raw_os_error(failed.errno.0) }
+    }
 }
 
 /// Names the step that an operation was.
@@ -88,6 +94,9 @@ pub fn build(root: &Path, setup: &Setup, with_compilers: bool) -> Result<(), Ste
     for (name, contents) in &setup.files {
         write(&own.join(name), contents, 0o444)?;
     }
+    if !with_compilers && !setup.zygotes.is_empty() {
+        write(&own.join(zygote::LIBRARY_NAME), zygote::LIBRARY, 0o444)?;
+    }
     show(&setup.executable, &own.join("faasd"), true)?;
     proc::write_covers(root)?;
     for point in [TMP, OUTPUT, TASK, PROC] {
@@ -107,7 +116,7 @@ pub fn make_dir(path: &Path) -> Result<(), StepError> {
     fs::create_dir_all(path).step(format!("make {}", path.display()))
 }
 
-pub fn write(path: &Path, contents: &str, mode: u32) -> Result<(), StepError> {
+pub fn write(path: &Path, contents: impl AsRef<[u8]>, mode: u32) -> Result<(), StepError> {
     fs::write(path, contents).step(format!("write {}", path.display()))?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).step(format!("set mode of {}", path.display()))
 }

@@ -26,3 +26,9 @@ pub fn start_clocks() -> Result<(), StepError> {
     fs::write("/proc/self/timens_offsets", format!("monotonic -{monotonic} 0\nboottime -{boot} 0\n"))
         .step("start the sandbox's clocks")
 }
+
+/// Enters the time namespace that [`start_clocks`] made for children, so that it can be joined through this process, by its pidfd.
+pub fn enter() -> Result<(), StepError> {
+    let namespace = fs::File::open("/proc/self/ns/time_for_children").step("open the time namespace")?;
+    nix::sched::setns(namespace, NEW_TIME).step("enter the time namespace")
+}

@@ -1,41 +1,15 @@
-//! seccomp(2): filters, and the notifications of those that tell of calls (seccomp_unotify(2)).
+//! seccomp(2): programs as the kernel wants them, and the notifications of those that tell of calls (seccomp_unotify(2)).
 
 use std::io;
 use std::mem::zeroed;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libc::sock_filter;
 
-/// Installs a filter in the calling thread, which must have given up new privileges.
-///
-/// # Errors
-/// `E2BIG` or `EINVAL`: the program is too long or wrong.
-pub fn install(program: &[sock_filter]) -> io::Result<()> {
-    filter(program, 0).map(drop)
-}
-
-/// Installs a filter that tells of calls, and returns the descriptor at which they are told.
-///
-/// # Errors
-/// `EBUSY`: a filter above this one, a container's say, is listened to already. `EINVAL`: Linux before 5.0.
-pub fn install_told(program: &[sock_filter]) -> io::Result<OwnedFd> {
-    // Once told of, a call waits through every signal but a deadly one, so that none is told twice (Linux 5.19).
-    let told = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
-    let fd = match filter(program, told | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => filter(program, told)?,
-        other => other?,
-    };
-    // SAFETY: the kernel has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
-}
-
-fn filter(program: &[sock_filter], flags: libc::c_ulong) -> io::Result<i64> {
-    let length = u16::try_from(program.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
-    // SAFETY: `program` points at as many instructions as it says, which the kernel copies and does not write.
-    super::checked(unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
-    })
+/// A program's instructions as the kernel has them, eight bytes each.
+pub fn bytes(program: &[sock_filter]) -> &[u8] {
+    // SAFETY: a sock_filter is numbers of 2, 1, 1 and 4 bytes without a gap between them.
+    unsafe { std::slice::from_raw_parts(program.as_ptr().cast(), size_of_val(program)) }
 }
 
 /// A call that waits for its answer.
