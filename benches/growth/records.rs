@@ -141,7 +141,7 @@ fn finished(version: &Arc<Version>, failed: bool) -> StoredRecord {
     record.stdout = "one line that was printed\n".to_owned();
     record.result =
         serde_json::value::RawValue::from_string(r#"{"n":1,"text":"hello you."}"#.to_owned()).ok().map(Into::into);
-    StoredRecord { owner: version.owner.clone(), mode: Mode::Sync, record }
+    StoredRecord::new(version.owner.clone(), Mode::Sync, record)
 }
 
 fn file_bytes(data: &Path) -> io::Result<u64> {

@@ -25,9 +25,27 @@ struct Cold {
 }
 
 const COLD: [Cold; 6] = [
-    Cold { name: "cold python, pre-warmed", runtime: "python", prewarmed: "2", zygote: "true", start_type: "PREWARMED" },
-    Cold { name: "cold python, made for the call", runtime: "python", prewarmed: "0", zygote: "true", start_type: "COLD" },
-    Cold { name: "cold python, booted for the call", runtime: "python", prewarmed: "0", zygote: "false", start_type: "COLD" },
+    Cold {
+        name: "cold python, pre-warmed",
+        runtime: "python",
+        prewarmed: "2",
+        zygote: "true",
+        start_type: "PREWARMED",
+    },
+    Cold {
+        name: "cold python, made for the call",
+        runtime: "python",
+        prewarmed: "0",
+        zygote: "true",
+        start_type: "COLD",
+    },
+    Cold {
+        name: "cold python, booted for the call",
+        runtime: "python",
+        prewarmed: "0",
+        zygote: "false",
+        start_type: "COLD",
+    },
     Cold { name: "cold native", runtime: "provided", prewarmed: "1", zygote: "true", start_type: "PREWARMED" },
     Cold { name: "cold node, pre-warmed", runtime: "nodejs", prewarmed: "1", zygote: "true", start_type: "PREWARMED" },
     Cold { name: "cold node, fresh", runtime: "nodejs", prewarmed: "0", zygote: "true", start_type: "COLD" },
