@@ -6,6 +6,7 @@
 //! ```
 
 mod identity;
+mod memory;
 mod metrics;
 mod packages;
 
@@ -32,7 +33,7 @@ use crate::ports::clock::Clock;
 use crate::ports::executor::LogSinks;
 use crate::ports::key_set::{KeySetError, KeySetSource};
 use crate::ports::sandbox::SandboxError;
-use crate::sandbox::LinuxSandboxes;
+use crate::sandbox::{self, LinuxSandboxes};
 use crate::worker::{Identity, Machine, Metrics, Worker, WorkerPorts};
 
 use packages::ZipPackages;
@@ -224,11 +225,17 @@ impl Node {
         self.greet();
         let Self { config, store, sandboxes, worker, controller, listener, tls, .. } = self;
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        // What only the start needed.
+        sandbox::release_code();
+        sandbox::release_heap();
         let serving = tokio::spawn(controller::serve(listener, controller.clone(), tls, async {
             // Either way it is time to stop.
             let _ = stopped.await;
         }));
-        let name = signals.next().await;
+        let name = tokio::select! {
+            name = signals.next() => name,
+            () = memory::give_back() => signals.next().await,
+        };
         tracing::info!(signal = name, drain_ms = config.shutdown.drain_ms, "stopping: running calls may finish");
         let down = async {
             controller.audit_drain(name).await;

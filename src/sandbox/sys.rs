@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 pub mod landlock;
+pub mod memory;
 pub mod seccomp;
 
 use std::ffi::CStr;
