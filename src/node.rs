@@ -176,6 +176,7 @@ impl Node {
                 registry: store.registry.clone(),
                 artifacts: store.artifacts.clone(),
                 bus: store.bus.clone(),
+                lessons: store.lessons.clone(),
                 clock: clock.clone(),
             },
             config.clone(),
@@ -211,6 +212,7 @@ impl Node {
         );
         let listeners: Weak<dyn LogSinks> = Arc::downgrade(&(controller.clone() as Arc<dyn LogSinks>));
         worker.listen(listeners);
+        worker.recall().await;
         worker.start();
         let new_key = controller::auth::ensure_admin_key(store.keys.as_ref(), &config.data_dir, clock.now())
             .await
@@ -223,11 +225,11 @@ impl Node {
     /// Serves until a signal, then takes everything down.
     async fn run(self, mut signals: Signals) -> ExitCode {
         self.greet();
-        let Self { config, store, sandboxes, worker, controller, listener, tls, .. } = self;
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         // What only the start needed.
         sandbox::release_code();
         sandbox::release_heap();
+        let Self { config, store, sandboxes, worker, controller, listener, tls, .. } = self;
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let serving = tokio::spawn(controller::serve(listener, controller.clone(), tls, async {
             // Either way it is time to stop.
             let _ = stopped.await;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::domain::ids::Owner;
+use crate::domain::ids::{FunctionId, Owner};
 use crate::domain::outcome::StartType;
+use crate::domain::policy::idle::IdleTimes;
 use crate::domain::policy::keep_alive::{Ahead, Plan};
 
 use super::room::Need;
@@ -19,6 +20,16 @@ pub struct MadeAhead {
 }
 
 impl Pool {
+    /// What an earlier process knew of a function's pauses.
+    pub fn recall(&mut self, function: FunctionId, pauses: IdleTimes) {
+        self.habits.recall(function, pauses);
+    }
+
+    /// Up to `max` functions with what is known of their pauses, each once after it changed.
+    pub fn changed_habits(&mut self, max: usize) -> Vec<(FunctionId, IdleTimes)> {
+        self.habits.take_changed(max)
+    }
+
     /// A call of this version is about to be served or to wait.
     pub(super) fn note_called(&mut self, slot: Slot) {
         let version = &self.versions[slot];
