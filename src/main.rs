@@ -35,7 +35,6 @@ fn main() -> ExitCode {
 /// Runs the node on a runtime of its own.
 fn daemon(config: Config, path: String) -> ExitCode {
     telemetry::init(&config.log);
-    sandbox::keep_large_blocks_apart();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("faasd").build() {
         Ok(runtime) => runtime,
         Err(error) => return cli::Failure::Platform(format!("the async runtime can't start: {error}")).report(),

@@ -22,4 +22,4 @@ mod sys;
 pub use driver::LinuxSandboxes;
 pub use sys::inherited;
 pub use sys::landlock::landlock_version;
-pub use sys::memory::{keep_large_blocks_apart, release_code, release_heap};
+pub use sys::memory::{release_code, release_heap};

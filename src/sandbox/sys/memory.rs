@@ -46,17 +46,6 @@ fn release(start: u64, bytes: u64) {
     }
 }
 
-/// Keeps blocks of a mebibyte and more out of the heap for good, so that their pages go when they do: payloads are such. Left to itself
-/// the allocator takes those of a size that was freed once into the heap from then on (mallopt(3), M_MMAP_THRESHOLD).
-pub fn keep_large_blocks_apart() {
-    const BYTES: c_int = 1 << 20;
-    // SAFETY: sets a number in the allocator, which locks it. A refusal leaves the default.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, BYTES)
-    };
-}
-
 /// Gives pages of the heap in which nothing lives back to the kernel: the allocator keeps them otherwise, as long as
 /// anything that lives lies above.
 pub fn release_heap() {
