@@ -22,6 +22,9 @@ const SEQ_TRIES: u32 = 8;
 /// An expired result above this size is taken out of its row; below, it is merely not shown.
 const RESULT_KEPT_BYTES: usize = 1024;
 
+/// A body without result and output, about.
+const BODY_BYTES: usize = 1024;
+
 /// What a listing reads of each row.
 pub(super) const COLUMNS: &str = "seq, owner, mode, status, attempt, worker, started_at, result_expires_at, body";
 
@@ -67,7 +70,8 @@ impl EncodedRecord {
 }
 
 fn encode(record: &Record) -> Result<Vec<u8>, StoreError> {
-    let mut body = Vec::with_capacity(1024);
+    let result = record.result.as_ref().map_or(0, |result| result.get().len());
+    let mut body = Vec::with_capacity(BODY_BYTES + result + record.stdout.len() + record.stderr.len());
     serde_json::to_writer(&mut body, record).map_err(|error| damaged("write a record", error))?;
     Ok(body)
 }
