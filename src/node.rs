@@ -6,6 +6,7 @@
 //! ```
 
 mod identity;
+mod memory;
 mod metrics;
 mod packages;
 
@@ -32,7 +33,7 @@ use crate::ports::clock::Clock;
 use crate::ports::executor::LogSinks;
 use crate::ports::key_set::{KeySetError, KeySetSource};
 use crate::ports::sandbox::SandboxError;
-use crate::sandbox::LinuxSandboxes;
+use crate::sandbox::{self, LinuxSandboxes};
 use crate::worker::{Identity, Machine, Metrics, Worker, WorkerPorts};
 
 use packages::ZipPackages;
@@ -175,6 +176,7 @@ impl Node {
                 registry: store.registry.clone(),
                 artifacts: store.artifacts.clone(),
                 bus: store.bus.clone(),
+                lessons: store.lessons.clone(),
                 clock: clock.clone(),
             },
             config.clone(),
@@ -210,6 +212,7 @@ impl Node {
         );
         let listeners: Weak<dyn LogSinks> = Arc::downgrade(&(controller.clone() as Arc<dyn LogSinks>));
         worker.listen(listeners);
+        worker.recall().await;
         worker.start();
         let new_key = controller::auth::ensure_admin_key(store.keys.as_ref(), &config.data_dir, clock.now())
             .await
@@ -222,13 +225,19 @@ impl Node {
     /// Serves until a signal, then takes everything down.
     async fn run(self, mut signals: Signals) -> ExitCode {
         self.greet();
+        // What only the start needed.
+        sandbox::release_code();
+        sandbox::release_heap();
         let Self { config, store, sandboxes, worker, controller, listener, tls, .. } = self;
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let serving = tokio::spawn(controller::serve(listener, controller.clone(), tls, async {
             // Either way it is time to stop.
             let _ = stopped.await;
         }));
-        let name = signals.next().await;
+        let name = tokio::select! {
+            name = signals.next() => name,
+            () = memory::give_back() => signals.next().await,
+        };
         tracing::info!(signal = name, drain_ms = config.shutdown.drain_ms, "stopping: running calls may finish");
         let down = async {
             controller.audit_drain(name).await;

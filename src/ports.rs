@@ -11,6 +11,7 @@ pub mod executor;
 pub mod invocations;
 pub mod key_set;
 pub mod keys;
+pub mod lessons;
 pub mod queue;
 pub mod registry;
 pub mod sandbox;

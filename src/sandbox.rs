@@ -23,3 +23,4 @@ mod zygotes;
 pub use driver::LinuxSandboxes;
 pub use sys::inherited;
 pub use sys::landlock::landlock_version;
+pub use sys::memory::{release_code, release_heap};

@@ -17,6 +17,7 @@ mod execute;
 mod fake;
 mod handle;
 mod job;
+mod learned;
 mod lent;
 mod metrics;
 mod poll;
@@ -54,6 +55,7 @@ use crate::ports::executor::{
     BuildError, Builder, ExecuteError, Executor, LogSinks, PoolView, WorkerState, WorkerView,
 };
 use crate::ports::invocations::InvocationStore;
+use crate::ports::lessons::Lessons;
 use crate::ports::queue::JobQueue;
 use crate::ports::registry::Registry;
 use crate::ports::sandbox::{LogSink, SandboxDriver};
@@ -84,6 +86,7 @@ pub struct WorkerPorts {
     pub registry: Arc<dyn Registry>,
     pub artifacts: Arc<dyn ArtifactStore>,
     pub bus: Arc<dyn Bus>,
+    pub lessons: Arc<dyn Lessons>,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -119,6 +122,7 @@ pub struct Worker {
     registry: Arc<dyn Registry>,
     artifacts: Arc<dyn ArtifactStore>,
     bus: Arc<dyn Bus>,
+    lessons: Arc<dyn Lessons>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     calls: Calls,
@@ -141,7 +145,8 @@ impl Worker {
         identity: Identity,
         metrics: Arc<Metrics>,
     ) -> io::Result<Arc<Self>> {
-        let WorkerPorts { sandboxes: driver, packages, queue, invocations, registry, artifacts, bus, clock } = ports;
+        let WorkerPorts { sandboxes: driver, packages, queue, invocations, registry, artifacts, bus, lessons, clock } =
+            ports;
         let code =
             Arc::new(CodeCache::open(&config.data_dir, config.pool.code_cache_bytes, artifacts.clone(), packages)?);
         let pool = Pool::new(capacity::settings(&config, identity.machine, &identity.runtimes));
@@ -174,6 +179,7 @@ impl Worker {
             registry,
             artifacts,
             bus,
+            lessons,
             clock,
             metrics,
             calls: Calls::default(),
@@ -200,6 +206,7 @@ impl Worker {
     pub fn start(self: &Arc<Self>) {
         self.background.spawn(self.sandboxes.clone().tick());
         self.background.spawn(self.clone().hear());
+        self.background.spawn(self.clone().keep_learned());
         let sample_ms = self.config.metrics.sample_ms;
         if sample_ms > 0 {
             self.background.spawn(self.sandboxes.clone().sample(Duration::from_millis(sample_ms)));
@@ -223,6 +230,7 @@ impl Worker {
             self.background.abort();
             self.background.join().await;
             self.sandboxes.join().await;
+            self.save_learned_at_end().await;
         };
         if tokio::time::timeout(self.grace + DRAIN_END, rest).await.is_err() {
             tracing::error!(sandboxes = self.sandboxes.with_pool(Pool::sandboxes), "sandboxes left after the drain");

@@ -27,6 +27,7 @@ mod dead_letters;
 mod embedded;
 mod invocations;
 mod keys;
+mod lessons;
 mod listing;
 mod queue;
 mod registry;

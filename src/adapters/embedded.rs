@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <data_dir>/lock         held while the store is open
-//!            faasd.db     SQLite: records, jobs, dead letters, functions, keys (readable with `sqlite3`, but for environments)
+//!            faasd.db     SQLite: records, jobs, dead letters, functions, keys, lessons (readable with `sqlite3`, but for environments)
 //!            artifacts/   files named by the SHA-256 of their bytes
 //!
 //!  callers ──change──▶ inbox ──batch──▶ writer thread ──one commit──▶ faasd.db
@@ -22,6 +22,7 @@ mod inbox;
 mod invocations;
 mod jobs;
 mod keys;
+mod lessons;
 mod lock;
 pub mod metrics;
 mod queue;
@@ -49,6 +50,7 @@ use crate::ports::bus::Bus;
 use crate::ports::clock::Clock;
 use crate::ports::invocations::InvocationStore;
 use crate::ports::keys::KeyStore;
+use crate::ports::lessons::Lessons;
 use crate::ports::queue::{DeadLetters, JobQueue};
 use crate::ports::registry::Registry;
 use crate::ports::vault::{Vault, VaultError};
@@ -57,6 +59,7 @@ use artifacts::Artifacts;
 use bus::LocalBus;
 use invocations::Invocations;
 use keys::Keys;
+use lessons::LessonRows;
 use metrics::Metrics;
 use queue::Queue;
 use registry::Functions;
@@ -109,6 +112,7 @@ pub struct Embedded {
     pub dead_letters: Arc<dyn DeadLetters>,
     pub registry: Arc<dyn Registry>,
     pub keys: Arc<dyn KeyStore>,
+    pub lessons: Arc<dyn Lessons>,
     pub artifacts: Arc<dyn ArtifactStore>,
     pub bus: Arc<dyn Bus>,
     store: Arc<Store>,
@@ -149,6 +153,7 @@ impl Embedded {
             invocations: Arc::new(Invocations::new(store.clone(), clock.clone())),
             queue: queue.clone(),
             dead_letters: queue,
+            lessons: Arc::new(LessonRows::new(store.clone(), clock.clone())),
             registry: Arc::new(Functions::new(store.clone(), clock, vault)),
             keys: Arc::new(Keys::new(store.clone(), keys)),
             artifacts,

@@ -62,6 +62,10 @@ async fn collect(body: &mut Body, announced: u64, limit: u64) -> Result<Option<B
         if (all.len() + more.len()) as u64 > limit {
             return Ok(None);
         }
+        if all.len() + more.len() > all.capacity() {
+            // Whoever has sent that much means it: room for the rest at once, rather than by doubling.
+            all.reserve(more.len().max((announced as usize).saturating_sub(all.len())));
+        }
         all.extend_from_slice(&more);
     }
     Ok(((all.len() as u64) <= limit).then(|| all.freeze()))

@@ -21,7 +21,6 @@ use super::spec::{Settings, Spec, check_name};
 const PUBLISH_TRIES: usize = 8;
 /// Versions of a deleted function whose sandboxes are told to end.
 const VERSIONS_MAX: usize = 1000;
-const COUNT_PAGE: usize = 1000;
 
 /// What the sender says that the code is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,24 +190,11 @@ impl Controller {
 
     async fn check_room(&self, owner: &Owner) -> Result<(), ApiError> {
         let max = self.config.limits.functions_per_owner;
-        if self.count_functions(Some(owner), max).await? < max {
+        if self.functions.registry().count(Some(owner)).await? < max {
             return Ok(());
         }
         let sentence = format!("you have {max} functions, as many as may be; delete one first");
         Err(ApiError::new(Code::TooManyFunctions, sentence))
-    }
-
-    /// How many functions there are, counted up to `enough`.
-    pub async fn count_functions(&self, owner: Option<&Owner>, enough: u64) -> Result<u64, ApiError> {
-        let (mut count, mut cursor) = (0, None::<String>);
-        loop {
-            let page = self.functions.registry().list(owner, COUNT_PAGE, cursor.as_deref()).await?;
-            count += page.items.len() as u64;
-            cursor = page.next_cursor;
-            if cursor.is_none() || count >= enough {
-                return Ok(count);
-            }
-        }
     }
 
     async fn store_code(&self, runtime: Runtime, handler: Option<&str>, code: Upload) -> Result<Stored, ApiError> {

@@ -32,9 +32,11 @@ struct Cache {
     /// Counts invalidations: what was read before one must not be remembered after it.
     generation: u64,
     by_id: HashMap<FunctionId, (Arc<Current>, Duration)>,
-    /// By who asks, then by name: an admin's name may mean somebody else's function.
+    /// By owner, then by name.
     by_name: HashMap<Owner, HashMap<Box<str>, FunctionId>>,
     names: usize,
+    /// By who asks, an admin, then by name: somebody else's functions. A new function may take such a name.
+    foreign: HashMap<Owner, HashMap<Box<str>, FunctionId>>,
 }
 
 pub struct Functions {
@@ -81,10 +83,9 @@ impl Functions {
             function = self.search(name).await?;
         }
         let Some(function) = function else { return Ok(None) };
-        let id = function.id;
         let current = self.load(function, generation, now).await?;
-        if current.is_some() {
-            self.remember_name(caller.owner(), name, id, generation);
+        if let Some(current) = &current {
+            self.remember_name(caller.owner(), name, &current.function, generation);
         }
         Ok(current)
     }
@@ -126,27 +127,31 @@ impl Functions {
         Ok(Some(current))
     }
 
-    fn remember_name(&self, owner: &Owner, name: &str, id: FunctionId, generation: u64) {
+    fn remember_name(&self, asks: &Owner, name: &str, function: &Function, generation: u64) {
         let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
         if cache.generation != generation {
             return;
         }
         if cache.names >= FUNCTIONS_MAX {
-            cache.by_name.clear();
-            cache.names = 0;
+            cache.forget_names();
         }
-        if cache.by_name.entry(owner.clone()).or_default().insert(name.into(), id).is_none() {
-            cache.names += 1;
+        let Cache { by_name, foreign, names, .. } = &mut *cache;
+        let (place, other) = if function.owner == *asks { (by_name, foreign) } else { (foreign, by_name) };
+        if place.entry(asks.clone()).or_default().insert(name.into(), function.id).is_none() {
+            *names += 1;
+        }
+        if other.get_mut(asks).and_then(|names| names.remove(name)).is_some() {
+            *names -= 1;
         }
     }
 
-    /// Forgets one function, and all names: a new function may have taken one.
+    /// Forgets one function. A name of its owner's leads to its id, which is read again, and with it whether the name still does.
+    /// What an admin's name means may have changed by it, whichever name that was.
     pub fn forget(&self, id: FunctionId) {
         let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
         cache.generation += 1;
         cache.by_id.remove(&id);
-        cache.by_name.clear();
-        cache.names = 0;
+        cache.names -= cache.foreign.drain().map(|(_, names)| names.len()).sum::<usize>();
     }
 
     pub fn forget_all(&self) {
@@ -167,12 +172,18 @@ impl Cache {
     }
 
     fn fresh_named(&self, owner: &Owner, name: &str, now: Duration) -> Option<Arc<Current>> {
-        self.fresh(*self.by_name.get(owner)?.get(name)?, now)
+        let of = |names: &HashMap<Owner, HashMap<Box<str>, FunctionId>>| names.get(owner)?.get(name).copied();
+        self.fresh(of(&self.by_name).or_else(|| of(&self.foreign))?, now)
+    }
+
+    fn forget_names(&mut self) {
+        self.by_name.clear();
+        self.foreign.clear();
+        self.names = 0;
     }
 
     fn clear(&mut self) {
         self.by_id.clear();
-        self.by_name.clear();
-        self.names = 0;
+        self.forget_names();
     }
 }

@@ -4,4 +4,5 @@ pub mod advice;
 pub mod evict;
 pub mod idle;
 pub mod keep_alive;
+pub mod learned;
 pub mod retry;

@@ -49,6 +49,7 @@ use super::function::{Runtime, Version};
 use super::ids::{Owner, SandboxId, VersionKey};
 use super::outcome::StartType;
 use super::policy::keep_alive::Plan;
+pub use ahead::MadeAhead;
 use habits::Habits;
 use owners::OwnerPool;
 pub use owners::Share;
@@ -93,6 +94,8 @@ struct Sandbox {
     frozen: bool,
     /// Ended by itself while something was still to be reported of it.
     dead: bool,
+    /// Made ahead of a call that has not come yet.
+    ahead: bool,
     /// The eviction's clock when it became idle.
     clock: u64,
     /// In its version's idle ones, or in its runtime's generic ones.
@@ -211,6 +214,7 @@ pub struct Pool {
     /// Versions with idle sandboxes, by when to look whether these are kept for too long, or earlier.
     lapsing: BTreeSet<(Duration, Slot)>,
     habits: Habits,
+    made_ahead: MadeAhead,
     /// Where the eviction's clock stands.
     clock: u64,
     /// Idle ones of all versions, longest idle first.
@@ -238,6 +242,7 @@ impl Pool {
         };
         Self {
             habits: Habits::new(settings.sandboxes_max),
+            made_ahead: MadeAhead::default(),
             lapsing: BTreeSet::new(),
             clock: 0,
             settings,
@@ -305,6 +310,11 @@ impl Pool {
     /// Sandboxes alive in any way.
     pub fn sandboxes(&self) -> usize {
         self.sandboxes.len()
+    }
+
+    /// What became of those made ahead of a predicted call.
+    pub fn made_ahead(&self) -> MadeAhead {
+        self.made_ahead
     }
 
     /// An id for a sandbox that is not the pool's: one that compiles, say.
@@ -396,6 +406,7 @@ impl Pool {
 
     /// The sandbox's places in the limits become those of one that is ending. It must be in no chain any more.
     fn end(&mut self, slot: Slot, reason: EndReason, out: &mut Vec<Action>) {
+        self.is_ahead_no_more(slot, false);
         let sandbox = &mut self.sandboxes[slot];
         let before = std::mem::replace(&mut sandbox.state, State::Ending);
         self.taken.ending += 1;
@@ -412,6 +423,7 @@ impl Pool {
 
     /// Nothing is left of it.
     fn forget(&mut self, slot: Slot) {
+        self.is_ahead_no_more(slot, false);
         if let Some(sandbox) = self.sandboxes.remove(slot) {
             self.by_id.remove(&sandbox.id);
             self.taken.memory_mb -= sandbox.memory_mb;

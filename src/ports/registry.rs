@@ -46,6 +46,9 @@ pub trait Registry: Send + Sync + 'static {
         cursor: Option<&str>,
     ) -> Result<Page<(Function, Arc<Version>)>, StoreError>;
 
+    /// How many functions `owner` has, or everybody together.
+    async fn count(&self, owner: Option<&Owner>) -> Result<u64, StoreError>;
+
     /// All versions of one function, newest first.
     async fn versions(&self, id: FunctionId, limit: usize) -> Result<Vec<Arc<Version>>, StoreError>;
 

@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 pub mod landlock;
+pub mod memory;
 pub mod order;
 pub mod raw;
 pub mod seccomp;

@@ -1,7 +1,7 @@
-//! What the last calls of each version say about its memory. In memory only, bounded: a version that was not called here for long
-//! begins anew.
+//! What the last calls of each version say about its memory. Bounded: a version that was not called here for long begins anew.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::domain::function::Version;
@@ -9,6 +9,7 @@ use crate::domain::ids::VersionKey;
 use crate::domain::limits::Limits;
 use crate::domain::outcome::{ErrorType, Outcome, Status};
 use crate::domain::policy::advice::{Advice, Advised, Used};
+use crate::domain::policy::learned::VersionCalls;
 
 /// Versions looked after, some 800 bytes each.
 const VERSIONS_MAX: usize = 4096;
@@ -20,6 +21,8 @@ pub(super) struct Advisor {
     auto_memory: bool,
     limits: Arc<Limits>,
     advised: Mutex<Advised>,
+    /// Calls noted when they were last named as changed.
+    named_at: AtomicU64,
 }
 
 impl Advisor {
@@ -28,6 +31,18 @@ impl Advisor {
         let mut advised = self.lock();
         advised.note(used, self.memory_mb, &self.limits);
         advised.advice().cloned()
+    }
+
+    /// The last calls, where there were some since this was last asked.
+    fn changed(&self, version: VersionKey) -> Option<VersionCalls> {
+        let advised = self.lock();
+        let noted = advised.last().noted();
+        // Only `take_changed` asks, one at a time.
+        if self.named_at.swap(noted, Ordering::Relaxed) == noted {
+            return None;
+        }
+        let last = advised.last().clone();
+        Some(VersionCalls { version, memory_mb: self.memory_mb, auto_memory: self.auto_memory, last })
     }
 
     fn lock(&self) -> MutexGuard<'_, Advised> {
@@ -64,9 +79,29 @@ impl Advisors {
             auto_memory: version.auto_memory,
             limits: self.limits.clone(),
             advised: Mutex::default(),
+            named_at: AtomicU64::new(0),
         });
         all.insert(version.key(), advisor.clone());
         Some(advisor)
+    }
+
+    /// What an earlier process noted of a version. Nothing, where it is looked after already or there is no place.
+    pub fn recall(&self, calls: VersionCalls) {
+        let VersionCalls { version, memory_mb, auto_memory, last } = calls;
+        let mut all = self.lock();
+        if all.len() >= VERSIONS_MAX || all.contains_key(&version) {
+            return;
+        }
+        let named_at = AtomicU64::new(last.noted());
+        let advised = Mutex::new(Advised::recalled(last, memory_mb, &self.limits));
+        let limits = self.limits.clone();
+        all.insert(version, Arc::new(Advisor { memory_mb, auto_memory, limits, advised, named_at }));
+    }
+
+    /// Up to `max` versions with their last calls, each once after it was called.
+    pub fn take_changed(&self, max: usize) -> Vec<VersionCalls> {
+        let all: Vec<_> = self.lock().iter().map(|(key, advisor)| (*key, advisor.clone())).collect();
+        all.iter().filter_map(|(key, advisor)| advisor.changed(*key)).take(max).collect()
     }
 
     pub fn advice(&self, version: VersionKey) -> Option<Arc<Advice>> {

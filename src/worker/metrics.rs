@@ -11,7 +11,7 @@ use prometheus::{
 
 use crate::domain::function::Runtime;
 use crate::domain::outcome::{Outcome, StartType, Status};
-use crate::domain::pool::{EndReason, Pool};
+use crate::domain::pool::{EndReason, MadeAhead, Pool};
 use crate::ports::usage::Sample;
 
 /// Distinct functions shown by name; all others together are `other`.
@@ -56,6 +56,8 @@ pub struct Metrics {
     refusals: IntCounterVec,
     /// Calls that went to another sandbox, because theirs was spoiled before they began.
     pub(super) moved: IntCounter,
+    /// Made, used, wasted.
+    made_ahead: [IntCounter; 3],
     active: IntGauge,
     waiting: IntGauge,
     memory: IntGauge,
@@ -119,6 +121,8 @@ impl Metrics {
             let opts = HistogramOpts::new(name, help).buckets(DURATION_BUCKETS_S.to_vec());
             registered(registry, HistogramVec::new(opts, labels))
         };
+        let ahead =
+            counters("faasd_worker_made_ahead_total", "Sandboxes made ahead of a predicted call, by what.", &["what"]);
         let pressure = registered(
             registry,
             CounterVec::new(
@@ -173,6 +177,7 @@ impl Metrics {
                 registry,
                 IntCounter::new("faasd_worker_moved_calls_total", "Calls whose sandbox was spoiled before they began."),
             ),
+            made_ahead: ["made", "used", "wasted"].map(|what| ahead.with_label_values(&[what])),
             active: gauge("faasd_worker_active_calls", "Calls running."),
             waiting: gauge("faasd_worker_waiting_calls", "Calls waiting for a sandbox."),
             memory: gauge("faasd_worker_promised_memory_bytes", "Memory promised to sandboxes."),
@@ -296,6 +301,10 @@ impl Metrics {
         self.memory.set((pool.memory_mb() * MIB) as i64);
         self.memory_budget.set((pool.settings().memory_budget_mb * MIB) as i64);
         self.capacity.set(pool.settings().concurrency_max as i64);
+        let MadeAhead { made, used, wasted } = pool.made_ahead();
+        for (counter, count) in self.made_ahead.iter().zip([made, used, wasted]) {
+            counter.inc_by(count - counter.get().min(count));
+        }
         let counts = pool.counts();
         for runtime in Runtime::ALL {
             let of = counts[runtime as usize];

@@ -396,6 +396,11 @@ impl Sandboxes {
         look(&self.lock().pool)
     }
 
+    /// The same, to change what no sandbox depends on.
+    pub fn with_pool_mut<T>(&self, change: impl FnOnce(&mut Pool) -> T) -> T {
+        change(&mut self.lock().pool)
+    }
+
     /// Until every start, end and watch is over; after a drain that is when no sandbox is left.
     pub async fn join(&self) {
         self.tasks.join().await;

@@ -1,6 +1,7 @@
 //! The worker on fakes, in paused time.
 
 mod jobs;
+mod learned;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -25,12 +26,16 @@ struct Bench {
 }
 
 fn bench_with(change: impl FnOnce(&mut Config)) -> Bench {
+    bench_in(World::new(), change)
+}
+
+fn bench_in(world: Arc<World>, change: impl FnOnce(&mut Config)) -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config { data_dir: dir.path().to_owned(), ..Config::default() };
     config.pool.prewarmed_python = 0;
     config.pool.concurrency_max = 8;
     change(&mut config);
-    let (world, driver) = (World::new(), Arc::new(FakeDriver::default()));
+    let driver = Arc::new(FakeDriver::default());
     let packages = Arc::new(FakePackages(AtomicUsize::new(0)));
     let ports = WorkerPorts {
         sandboxes: driver.clone(),
@@ -40,6 +45,7 @@ fn bench_with(change: impl FnOnce(&mut Config)) -> Bench {
         registry: world.clone(),
         artifacts: world.clone(),
         bus: world.clone(),
+        lessons: world.clone(),
         clock: Arc::new(FakeClock::new()),
     };
     let identity = Identity {

@@ -22,6 +22,7 @@ use faasd::ports::bus::Bus;
 use faasd::ports::clock::Clock;
 use faasd::ports::invocations::{InvocationStore, Lookup, RecordQuery};
 use faasd::ports::keys::KeyStore;
+use faasd::ports::lessons::Lessons;
 use faasd::ports::queue::{DeadLetters, JobQueue};
 use faasd::ports::registry::Registry;
 
@@ -69,6 +70,7 @@ struct Handles {
     invocations: Arc<dyn InvocationStore>,
     registry: Arc<dyn Registry>,
     keys: Arc<dyn KeyStore>,
+    lessons: Arc<dyn Lessons>,
     artifacts: Arc<dyn ArtifactStore>,
     bus: Arc<dyn Bus>,
 }
@@ -82,6 +84,7 @@ impl EmbeddedWorld {
             invocations: store.invocations.clone(),
             registry: store.registry.clone(),
             keys: store.keys.clone(),
+            lessons: store.lessons.clone(),
             artifacts: store.artifacts.clone(),
             bus: store.bus.clone(),
         };
@@ -131,6 +134,9 @@ impl World for EmbeddedWorld {
     }
     fn invocations(&self) -> Arc<dyn InvocationStore> {
         self.handles.invocations.clone()
+    }
+    fn lessons(&self) -> Arc<dyn Lessons> {
+        self.handles.lessons.clone()
     }
     fn registry(&self) -> Arc<dyn Registry> {
         self.handles.registry.clone()

@@ -20,6 +20,7 @@ contract!(worlds: [embedded => EmbeddedWorld], tests: [
     one_of_many_publications_wins_the_number,
     a_deleted_function_frees_its_name_and_keeps_its_versions,
     functions_are_listed_in_order_of_name,
+    functions_are_counted_without_those_that_are_gone,
     pages_have_neither_gaps_nor_repeats_while_functions_are_added,
     a_foreign_cursor_is_refused,
 ]);
@@ -154,6 +155,24 @@ async fn functions_are_listed_in_order_of_name<W: World>() {
     assert_eq!(names(None).await, ["a", "a", "b", "c"]);
     assert_eq!(names(Some(&Owner::new("ann"))).await, ["a", "c"]);
     assert_eq!(names(Some(&Owner::new("eve"))).await, Vec::<String>::new());
+}
+
+async fn functions_are_counted_without_those_that_are_gone<W: World>() {
+    let mut world = W::open(Config::default()).await;
+    let (gone, first) = function("ann", "gone");
+    world.registry().create(&gone, &first).await.unwrap();
+    for (owner, name) in [("bob", "b"), ("ann", "b"), ("ann", "a")] {
+        let (function, first) = function(owner, name);
+        world.registry().create(&function, &first).await.unwrap();
+        world.registry().publish(&version(&function, 2)).await.unwrap();
+    }
+    world.registry().delete(gone.id).await.unwrap();
+    for _ in 0..2 {
+        for (owner, count) in [(None, 3), (Some(Owner::new("ann")), 2), (Some(Owner::new("eve")), 0)] {
+            assert_eq!(world.registry().count(owner.as_ref()).await.unwrap(), count, "{owner:?}");
+        }
+        world = world.killed().await;
+    }
 }
 
 async fn pages_have_neither_gaps_nor_repeats_while_functions_are_added<W: World>() {

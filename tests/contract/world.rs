@@ -10,6 +10,7 @@ use faasd::ports::artifacts::ArtifactStore;
 use faasd::ports::bus::Bus;
 use faasd::ports::invocations::InvocationStore;
 use faasd::ports::keys::KeyStore;
+use faasd::ports::lessons::Lessons;
 use faasd::ports::queue::{DeadLetters, JobQueue};
 use faasd::ports::registry::Registry;
 
@@ -36,6 +37,7 @@ pub trait World: Sized {
     fn invocations(&self) -> Arc<dyn InvocationStore>;
     fn registry(&self) -> Arc<dyn Registry>;
     fn keys(&self) -> Arc<dyn KeyStore>;
+    fn lessons(&self) -> Arc<dyn Lessons>;
     fn artifacts(&self) -> Arc<dyn ArtifactStore>;
     fn bus(&self) -> Arc<dyn Bus>;
 }

@@ -11,7 +11,8 @@
 //!
 //! Settling is the moment between the holder's last word and the commit of it: nobody else may have the job then.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ use crate::ports::clock::Clock;
 const KEPT_BYTES_MAX: usize = 16 << 20;
 /// What a job takes beside its payload, about.
 const JOB_BYTES: usize = 256;
+/// Waits that are over are left among those that are not, up to as many as there are of the latter and this.
+const OVER_MAX: usize = 64;
 
 /// All times are the clock's monotonic ones.
 #[derive(Default)]
@@ -34,6 +37,8 @@ pub(super) struct Jobs {
     /// Owners with ready jobs, the one whose turn it is first.
     turns: VecDeque<Owner>,
     ready: usize,
+    /// Since when each ready job is ready, the longest first; and waits that are over, which its entry tells.
+    waits: BinaryHeap<Reverse<(Duration, InvocationId)>>,
     /// When delayed jobs become ready and leases end; the number keeps the order of equal times.
     timers: BTreeSet<(Duration, u64, InvocationId)>,
     leased: u64,
@@ -46,8 +51,8 @@ pub(super) struct Jobs {
 /// What is kept of an owner while it has ready or leased jobs.
 #[derive(Default)]
 struct OfOwner {
-    /// Longest ready first, with since when.
-    ready: VecDeque<(Duration, InvocationId)>,
+    /// Longest ready first.
+    ready: VecDeque<InvocationId>,
     /// Leased or settling.
     leased: usize,
 }
@@ -62,7 +67,7 @@ struct Entry {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    Ready,
+    Ready { since: Duration },
     Delayed,
     Leased { lease: u64, until: Duration, timer: u64 },
     Settling { lease: u64, until: Duration, timer: u64 },
@@ -102,14 +107,14 @@ impl Jobs {
         let owner = self.owners.get_key_value(owner).map_or(owner, |(known, _)| known).clone();
         let job = job.filter(|job| self.kept_bytes + weight(job) <= KEPT_BYTES_MAX);
         self.kept_bytes += job.as_ref().map_or(0, |job| weight(job));
-        self.entries.insert(id, Entry { owner, attempts, job, state: State::Ready });
+        self.entries.insert(id, Entry { owner, attempts, job, state: State::Delayed });
         self.enqueue(id, due, now);
     }
 
     fn enqueue(&mut self, id: InvocationId, due: Duration, now: Duration) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         if due <= now {
-            entry.state = State::Ready;
+            entry.state = State::Ready { since: now };
             let owner = entry.owner.clone();
             self.line_up(id, owner, now);
         } else {
@@ -125,8 +130,12 @@ impl Jobs {
         if of_owner.ready.is_empty() {
             self.turns.push_back(owner);
         }
-        of_owner.ready.push_back((since, id));
+        of_owner.ready.push_back(id);
         self.ready += 1;
+        if self.waits.len() > 2 * self.ready + OVER_MAX {
+            self.waits.retain(|Reverse((since, id))| is_ready(&self.entries, *id, *since));
+        }
+        self.waits.push(Reverse((since, id)));
     }
 
     /// One of an owner's jobs is leased no longer.
@@ -148,12 +157,12 @@ impl Jobs {
             self.timers.remove(&timer);
             let id = timer.2;
             if let Some(entry) = self.entries.get_mut(&id) {
-                let was = std::mem::replace(&mut entry.state, State::Ready);
+                let was = std::mem::replace(&mut entry.state, State::Ready { since: timer.0 });
                 let owner = entry.owner.clone();
                 match was {
                     State::Leased { .. } => self.unlease(&owner),
                     State::Delayed => self.delayed -= 1,
-                    State::Ready | State::Settling { .. } => {
+                    State::Ready { .. } | State::Settling { .. } => {
                         entry.state = was;
                         continue;
                     }
@@ -177,7 +186,7 @@ impl Jobs {
                 at_most.push(owner);
                 continue;
             }
-            let Some((_, id)) = of_owner.ready.pop_front() else { continue };
+            let Some(id) = of_owner.ready.pop_front() else { continue };
             self.ready -= 1;
             of_owner.leased += 1;
             if !of_owner.ready.is_empty() {
@@ -274,18 +283,33 @@ impl Jobs {
         self.timers.first().map(|timer| timer.0)
     }
 
+    /// Since when the job that waits longest does. Each wait that is over is met once.
+    fn ready_since(&mut self) -> Option<Duration> {
+        while let Some(Reverse((since, id))) = self.waits.peek() {
+            if is_ready(&self.entries, *id, *since) {
+                return Some(*since);
+            }
+            self.waits.pop();
+        }
+        None
+    }
+
     pub fn backlog(&mut self, now: Duration) -> Backlog {
         self.promote(now);
-        let since = self.owners.values().filter_map(|owner| owner.ready.front()).map(|(since, _)| *since).min();
         Backlog {
             ready: self.ready as u64,
             delayed: self.delayed,
             leased: self.leased,
-            oldest_ms: since.map_or(0, |since| now.saturating_sub(since).as_millis() as u64),
+            oldest_ms: self.ready_since().map_or(0, |since| now.saturating_sub(since).as_millis() as u64),
             // Kept elsewhere.
             dead: 0,
         }
     }
+}
+
+/// Whether that wait goes on.
+fn is_ready(entries: &HashMap<InvocationId, Entry>, id: InvocationId, wait: Duration) -> bool {
+    matches!(entries.get(&id), Some(Entry { state: State::Ready { since }, .. }) if *since == wait)
 }
 
 fn weight(job: &Job) -> usize {

@@ -110,6 +110,11 @@ impl Registry for Functions {
         self.store.read(move |connection| list(connection, vault.as_ref(), owner.as_ref(), limit, &after)).await
     }
 
+    async fn count(&self, owner: Option<&Owner>) -> Result<u64, StoreError> {
+        let owner = owner.cloned();
+        self.store.read(move |connection| Ok(count(connection, owner.as_ref())?)).await
+    }
+
     async fn versions(&self, id: FunctionId, limit: usize) -> Result<Vec<Arc<Version>>, StoreError> {
         let (limit, vault) = (limit.clamp(1, PAGE_MAX) as u64, self.vault.clone());
         self.store
@@ -218,6 +223,17 @@ fn list(
         page.items.push((read_function(row)?, Arc::new(read_version(row, 6, vault)?)));
     }
     Ok(page)
+}
+
+/// Reads an index and no row.
+fn count(connection: &Connection, owner: Option<&Owner>) -> rusqlite::Result<u64> {
+    const ALL: &str = "SELECT count(*) FROM functions WHERE deleted_at IS NULL";
+    match owner {
+        Some(owner) => {
+            connection.prepare_cached(&format!("{ALL} AND owner = ?1"))?.query_row([&*owner.0], |row| row.get(0))
+        }
+        None => connection.prepare_cached(ALL)?.query_row([], |row| row.get(0)),
+    }
 }
 
 /// Reads [`FUNCTION`].

@@ -22,8 +22,6 @@ use super::{Answer, Shared, ok, peer};
 
 /// A dependency that has not answered by then is down.
 const PROBE_FOR: Duration = Duration::from_secs(2);
-/// Functions are counted no further.
-const COUNT_MAX: u64 = 100_000;
 
 pub async fn root() -> Answer {
     ok(&json!({
@@ -70,7 +68,7 @@ async fn probe<E: std::fmt::Display>(
 pub async fn status(State(controller): Shared, caller: Caller) -> Answer {
     caller.require(Scope::Admin)?;
     let backlog = controller.queue.backlog().await?;
-    let functions = controller.count_functions(None, COUNT_MAX).await?;
+    let functions = controller.functions.registry().count(None).await?;
     let mut invocations: Map<String, Value> = Status::ALL
         .into_iter()
         .filter(|status| status.is_final())

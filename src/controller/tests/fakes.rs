@@ -101,6 +101,11 @@ impl Registry for World {
         Ok(Page { items, next_cursor: (next < all.len()).then(|| next.to_string()) })
     }
 
+    async fn count(&self, owner: Option<&Owner>) -> Result<u64, StoreError> {
+        let functions = self.functions.lock().unwrap();
+        Ok(functions.values().filter(|(f, _)| owner.is_none_or(|owner| f.owner == *owner)).count() as u64)
+    }
+
     async fn versions(&self, id: FunctionId, limit: usize) -> Result<Vec<Arc<Version>>, StoreError> {
         let functions = self.functions.lock().unwrap();
         Ok(functions.get(&id).map(|(_, all)| all.iter().rev().take(limit).cloned().collect()).unwrap_or_default())

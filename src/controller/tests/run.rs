@@ -106,6 +106,36 @@ async fn the_version_is_cached_until_news_of_a_change() {
     assert!(rig.world.registry_reads.load(Ordering::Relaxed) > reads);
 }
 
+#[tokio::test]
+async fn a_change_of_one_function_costs_the_others_no_read() {
+    let rig = Rig::new().await;
+    rig.echo().await;
+    let other = r#"{"name": "other", "runtime": "python", "code": {"inline": "def handler(e, c): return e"}}"#;
+    let run = async |key: &str, name: &str| rig.post(key, "/run", &format!(r#"{{"name": "{name}"}}"#)).await.ok();
+    run(&rig.ann, "echo").await;
+    // An admin's name for somebody else's function.
+    run(&rig.admin, "echo").await;
+    let reads = || rig.world.registry_reads.load(Ordering::Relaxed);
+    assert_eq!(rig.post(&rig.admin, "/functions", other).await.status, StatusCode::CREATED);
+    tokio::task::yield_now().await;
+    let before = reads();
+    run(&rig.ann, "echo").await;
+    assert_eq!(reads(), before);
+    // A new function may have taken the name that an admin used.
+    assert_eq!(rig.post(&rig.admin, "/functions", &other.replace("other", "echo")).await.status, StatusCode::CREATED);
+    tokio::task::yield_now().await;
+    let (theirs, own) = (run(&rig.ann, "echo").await, run(&rig.admin, "echo").await);
+    assert_ne!(theirs["functionId"], own["functionId"]);
+    // And when it goes, the name means the other's again, and is remembered as that.
+    let id = own["functionId"].as_str().unwrap();
+    rig.ask(Method::DELETE, &format!("/functions/{id}")).key(&rig.admin).send(String::new()).await.ok();
+    tokio::task::yield_now().await;
+    assert_eq!(run(&rig.admin, "echo").await["functionId"], theirs["functionId"]);
+    let before = reads();
+    run(&rig.admin, "echo").await;
+    assert_eq!(reads(), before);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_wait_ends_and_the_invocation_goes_on() {
     let rig = Rig::new().await;

@@ -53,14 +53,28 @@ pub struct Used {
 }
 
 /// The same, small: durations are cut at 71 minutes, which no call reaches.
-#[derive(Clone, Copy, Debug, Default)]
-struct Call {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(u32, u32, u32, u32, u8)", into = "(u32, u32, u32, u32, u8)")]
+pub(super) struct Call {
     peak_kib: u32,
     wall_us: u32,
     cpu_us: u32,
     throttled_us: u32,
     out_of_memory: bool,
     timed_out: bool,
+}
+
+impl From<Call> for (u32, u32, u32, u32, u8) {
+    fn from(call: Call) -> Self {
+        let ends = u8::from(call.out_of_memory) | u8::from(call.timed_out) << 1;
+        (call.peak_kib, call.wall_us, call.cpu_us, call.throttled_us, ends)
+    }
+}
+
+impl From<(u32, u32, u32, u32, u8)> for Call {
+    fn from((peak_kib, wall_us, cpu_us, throttled_us, ends): (u32, u32, u32, u32, u8)) -> Self {
+        Self { peak_kib, wall_us, cpu_us, throttled_us, out_of_memory: ends & 1 != 0, timed_out: ends & 2 != 0 }
+    }
 }
 
 /// The last calls of one version. Bounded: 700 bytes.
@@ -123,6 +137,26 @@ impl LastCalls {
             timed_out: used.timed_out,
         };
         self.noted += 1;
+    }
+
+    pub(super) fn oldest_first(&self) -> Vec<Call> {
+        let last = self.last();
+        // Where the next one goes is the oldest, once all places are taken.
+        let (newer, older) = last.split_at((self.noted % LAST as u64) as usize % last.len().max(1));
+        [older, newer].concat()
+    }
+
+    /// `None`: more than are ever kept.
+    pub(super) fn of(oldest_first: &[Call]) -> Option<Self> {
+        let mut last = Self::default();
+        last.calls.get_mut(..oldest_first.len())?.copy_from_slice(oldest_first);
+        last.noted = oldest_first.len() as u64;
+        Some(last)
+    }
+
+    /// How many were ever noted here.
+    pub fn noted(&self) -> u64 {
+        self.noted
     }
 
     fn last(&self) -> &[Call] {
@@ -286,6 +320,17 @@ pub struct Advised {
 }
 
 impl Advised {
+    /// From calls that an earlier process noted.
+    pub fn recalled(last: LastCalls, memory_mb: u32, limits: &Limits) -> Self {
+        let mut advised = Self { last, ..Self::default() };
+        advised.look(memory_mb, limits);
+        advised
+    }
+
+    pub fn last(&self) -> &LastCalls {
+        &self.last
+    }
+
     /// Notes a call and looks again where it is time to. Allocates only where it finds a new thing to say.
     pub fn note(&mut self, used: &Used, memory_mb: u32, limits: &Limits) {
         self.last.note(used);

@@ -20,7 +20,7 @@ pub const RANGE: Duration = Duration::from_secs(MINUTE_S * MINUTES as u64);
 const NOTED_MAX: u32 = 1024;
 
 /// See the module.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdleTimes {
     bins: [u16; BINS],
     /// In all bins together.
@@ -62,6 +62,26 @@ impl IdleTimes {
 
     fn weighed(&self) -> u32 {
         self.bins.iter().enumerate().map(|(bin, count)| weight(bin) * u32::from(*count).pow(2)).sum()
+    }
+
+    /// Bins that have a count, with it, and how many were longer than the range.
+    pub fn counts(&self) -> (Vec<(usize, u16)>, u32) {
+        (self.bins.iter().copied().enumerate().filter(|(_, count)| *count > 0).collect(), self.beyond)
+    }
+
+    /// The reverse of [`IdleTimes::counts`]; `None`: it can't have come from there.
+    pub fn of_counts(counts: &[(usize, u16)], beyond: u32) -> Option<Self> {
+        let mut idle = Self { beyond, ..Self::default() };
+        for &(bin, count) in counts {
+            let place = idle.bins.get_mut(bin).filter(|place| **place == 0)?;
+            *place = Some(count).filter(|count| *count > 0 && u32::from(*count) < NOTED_MAX)?;
+            idle.within += u32::from(count);
+        }
+        if idle.within.checked_add(beyond)? >= NOTED_MAX {
+            return None;
+        }
+        idle.squares = idle.weighed();
+        Some(idle)
     }
 
     pub fn noted(&self) -> u32 {

@@ -2,15 +2,34 @@
 
 use std::time::Duration;
 
-use crate::domain::ids::Owner;
+use crate::domain::ids::{FunctionId, Owner};
 use crate::domain::outcome::StartType;
+use crate::domain::policy::idle::IdleTimes;
 use crate::domain::policy::keep_alive::{Ahead, Plan};
 
 use super::room::Need;
 use super::slab::Slot;
 use super::{Action, GENERIC_MEMORY_MB, Pool, VersionPool};
 
+/// Sandboxes made ahead of predicted calls: how many, and of how many the call came or did not. The others still wait for theirs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MadeAhead {
+    pub made: u64,
+    pub used: u64,
+    pub wasted: u64,
+}
+
 impl Pool {
+    /// What an earlier process knew of a function's pauses.
+    pub fn recall(&mut self, function: FunctionId, pauses: IdleTimes) {
+        self.habits.recall(function, pauses);
+    }
+
+    /// Up to `max` functions with what is known of their pauses, each once after it changed.
+    pub fn changed_habits(&mut self, max: usize) -> Vec<(FunctionId, IdleTimes)> {
+        self.habits.take_changed(max)
+    }
+
     /// A call of this version is about to be served or to wait.
     pub(super) fn note_called(&mut self, slot: Slot) {
         let version = &self.versions[slot];
@@ -59,7 +78,16 @@ impl Pool {
             }
             let slot = self.add_version(version.key(), &version);
             self.versions[slot].plan = Plan { keep, ahead: None };
-            self.order(slot, generic, out);
+            let sandbox = self.order(slot, generic, out);
+            self.sandboxes[sandbox].ahead = true;
+            self.made_ahead.made += 1;
+        }
+    }
+
+    /// Its call has come, or it serves something else, or nothing.
+    pub(super) fn is_ahead_no_more(&mut self, slot: Slot, used: bool) {
+        if std::mem::take(&mut self.sandboxes[slot].ahead) {
+            *if used { &mut self.made_ahead.used } else { &mut self.made_ahead.wasted } += 1;
         }
     }
 
@@ -104,20 +132,22 @@ impl Pool {
         }
     }
 
-    /// Orders a sandbox for a version, out of `generic` if there is one.
-    pub(super) fn order(&mut self, version: Slot, generic: Option<Slot>, out: &mut Vec<Action>) {
+    /// Orders a sandbox for a version, out of `generic` if there is one. Which it is.
+    pub(super) fn order(&mut self, version: Slot, generic: Option<Slot>, out: &mut Vec<Action>) -> Slot {
         let pool = &self.versions[version];
         let (runtime, charge_mb) = (pool.version.runtime, pool.charge_mb());
         self.hold(version);
-        match generic {
+        let sandbox = match generic {
             Some(slot) => {
                 self.take_generic(slot);
                 self.charge(slot, charge_mb);
                 self.specialise(slot, version, StartType::Prewarmed, out);
+                slot
             }
             None => self.start(runtime, charge_mb, Some(version), out),
-        }
+        };
         self.versions[version].coming += 1;
         self.note_growth(version);
+        sandbox
     }
 }

@@ -105,7 +105,13 @@ impl Pool {
         Step::Ordered
     }
 
-    pub(super) fn start(&mut self, runtime: Runtime, memory_mb: u64, destined: Option<Slot>, out: &mut Vec<Action>) {
+    pub(super) fn start(
+        &mut self,
+        runtime: Runtime,
+        memory_mb: u64,
+        destined: Option<Slot>,
+        out: &mut Vec<Action>,
+    ) -> Slot {
         let id = self.reserve_id();
         let slot = self.sandboxes.insert(Sandbox {
             id,
@@ -115,6 +121,7 @@ impl Pool {
             since: self.now,
             frozen: false,
             dead: false,
+            ahead: false,
             clock: 0,
             group: Link::default(),
             aging: Link::default(),
@@ -124,6 +131,7 @@ impl Pool {
         self.taken.starting += 1;
         self.taken.memory_mb += memory_mb;
         out.push(Action::Start { sandbox: id, runtime });
+        slot
     }
 
     pub(super) fn specialise(&mut self, slot: Slot, version: Slot, start_type: StartType, out: &mut Vec<Action>) {
@@ -163,6 +171,7 @@ impl Pool {
         }
         pool.coming -= 1;
         self.let_go(version);
+        self.is_ahead_no_more(slot, false);
         self.sandboxes[slot].state = State::Starting { destined: None };
         self.charge(slot, GENERIC_MEMORY_MB);
         self.keep_generic(slot, now, out);

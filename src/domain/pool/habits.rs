@@ -15,6 +15,8 @@ use super::slab::{Chain, Link, Slab, Slot};
 
 /// Functions remembered, some 300 bytes each.
 const FUNCTIONS_MAX: usize = 10_000;
+/// Changes remembered: of each function, and of as many that are forgotten before they are asked for.
+const CHANGED_MAX: usize = 2 * FUNCTIONS_MAX;
 /// Calls closer to each other than this say nothing new about pauses: of a burst one counts.
 const BURST: Duration = Duration::from_secs(60);
 
@@ -27,6 +29,8 @@ pub(super) struct Habit {
     rests_since: Option<Duration>,
     /// When a pause was noted last.
     noted_at: Duration,
+    /// Since it was last asked for what has changed.
+    changed: bool,
     /// Versions in the pool that hold it.
     held: u32,
     expected: Option<Expected>,
@@ -51,6 +55,8 @@ pub(super) struct Habits {
     over: Chain,
     expected: BTreeSet<(Duration, Slot)>,
     expected_max: usize,
+    /// Those that are marked as such, and some that were forgotten since.
+    changed: Vec<FunctionId>,
 }
 
 impl Habits {
@@ -61,6 +67,7 @@ impl Habits {
             over: Chain::new(),
             expected: BTreeSet::new(),
             expected_max,
+            changed: Vec::new(),
         }
     }
 
@@ -79,17 +86,47 @@ impl Habits {
             let forgotten = self.functions.remove(oldest)?;
             self.by_function.remove(&forgotten.function);
         }
+        let slot = self.remember(function, IdleTimes::default());
+        self.functions[slot].held = 1;
+        Some(slot)
+    }
+
+    fn remember(&mut self, function: FunctionId, idle: IdleTimes) -> Slot {
         let slot = self.functions.insert(Habit {
             function,
-            idle: IdleTimes::default(),
+            idle,
             rests_since: None,
             noted_at: Duration::ZERO,
-            held: 1,
+            changed: false,
+            held: 0,
             expected: None,
             link: Link::default(),
         });
         self.by_function.insert(function, slot);
-        Some(slot)
+        slot
+    }
+
+    /// What an earlier process knew of a function. Nothing, where it is known already or there is no place.
+    pub fn recall(&mut self, function: FunctionId, idle: IdleTimes) {
+        if self.functions.len() < FUNCTIONS_MAX && !self.by_function.contains_key(&function) {
+            let slot = self.remember(function, idle);
+            self.rest_if_over(slot);
+        }
+    }
+
+    /// Up to `max` functions of which more is known than when they were last named here.
+    pub fn take_changed(&mut self, max: usize) -> Vec<(FunctionId, IdleTimes)> {
+        let mut taken = Vec::new();
+        while taken.len() < max
+            && let Some(function) = self.changed.pop()
+        {
+            let Some(&slot) = self.by_function.get(&function) else { continue };
+            let habit = &mut self.functions[slot];
+            if std::mem::take(&mut habit.changed) {
+                taken.push((function, habit.idle.clone()));
+            }
+        }
+        taken
     }
 
     /// A version of it leaves the pool.
@@ -123,6 +160,10 @@ impl Habits {
         }
         habit.idle.note(now.saturating_sub(since));
         habit.noted_at = now;
+        if !habit.changed && self.changed.len() < CHANGED_MAX {
+            habit.changed = true;
+            self.changed.push(habit.function);
+        }
         true
     }
 
@@ -276,6 +317,44 @@ mod tests {
         habits.expect(slot, &version, minutes(27), minutes(34), minutes(1));
         habits.retire(version.key());
         assert_eq!(habits.expected(), 0);
+    }
+
+    #[test]
+    fn what_has_changed_is_named_once_and_comes_back_elsewhere() {
+        let mut habits = Habits::new(10);
+        let mut now = minutes(100);
+        for n in [1, 2, 3] {
+            let slot = habits.hold(function(n)).unwrap();
+            for _ in 0..n {
+                habits.rests(slot, now);
+                now += minutes(7);
+                habits.called(slot, now);
+            }
+            habits.release(slot);
+        }
+        let mut named: Vec<_> = [2, 2].iter().flat_map(|max| habits.take_changed(*max)).collect();
+        named.sort_by_key(|(function, _)| *function);
+        assert_eq!(named.iter().map(|(_, idle)| idle.noted()).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(habits.take_changed(9), []);
+
+        let mut later = Habits::new(10);
+        let known = later.hold(function(1)).unwrap();
+        named.iter().for_each(|(function, idle)| later.recall(*function, idle.clone()));
+        assert_eq!(later.of(known).idle.noted(), 0, "what is seen counts more than what was");
+        let slot = later.hold(function(3)).unwrap();
+        assert_eq!(later.of(slot).idle, named[2].1);
+        assert_eq!((later.held(), later.take_changed(9)), (2, vec![]), "nothing new is known of them");
+    }
+
+    #[test]
+    fn what_is_recalled_gives_way_like_the_rest() {
+        let mut habits = Habits::new(10);
+        for n in 0..FUNCTIONS_MAX + 5 {
+            habits.recall(function(n), IdleTimes::default());
+        }
+        assert_eq!(habits.functions.len(), FUNCTIONS_MAX);
+        assert!(habits.hold(function(FUNCTIONS_MAX)).is_some());
+        assert!(!habits.by_function.contains_key(&function(0)), "recalled first");
     }
 
     #[test]

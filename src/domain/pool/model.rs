@@ -430,6 +430,8 @@ proptest! {
         world.finish();
         prop_assert_eq!(world.sandboxes.len(), 0, "a drained pool is empty");
         prop_assert_eq!(world.pool.taken, Taken::default());
+        let ahead = world.pool.made_ahead();
+        prop_assert_eq!(ahead.made, ahead.used + ahead.wasted);
         prop_assert_eq!(world.pool.by_owner.len(), 0);
         prop_assert_eq!((world.pool.habits.expected(), world.pool.habits.held()), (0, 0));
         prop_assert!(world.pool.versions.len() + world.pool.by_id.len() + world.pool.by_waiter.len() == 0);

@@ -50,6 +50,7 @@ impl Pool {
     ) {
         let was_frozen = self.take_idle(slot, version);
         self.count_spare(version);
+        self.is_ahead_no_more(slot, true);
         let sandbox = &mut self.sandboxes[slot];
         sandbox.state = State::Busy { version };
         sandbox.since = self.now;

@@ -47,6 +47,7 @@ pub fn main() -> u8 {
             return 1;
         }
     };
+    sys::memory::release_code();
     let ended = launcher.serve(&socket);
     launcher.end_all();
     u8::from(ended.is_err())

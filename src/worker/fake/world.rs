@@ -17,11 +17,13 @@ use crate::domain::ids::*;
 use crate::domain::invocation::{Invocation, Mode, Record, StoredRecord};
 use crate::domain::job::{Backlog, Job, Lease, LeaseToken, Payload};
 use crate::domain::page::Page;
+use crate::domain::policy::learned::Lesson;
 use crate::domain::time::Timestamp;
 use crate::ports::StoreError;
 use crate::ports::artifacts::{ArtifactError, ArtifactStore};
 use crate::ports::bus::{Bus, News, Subscription};
 use crate::ports::invocations::{Created, Idempotency, InvocationStore, Lookup, RecordQuery};
+use crate::ports::lessons::Lessons;
 use crate::ports::queue::{JobQueue, QueueError};
 use crate::ports::registry::{Registry, RegistryError};
 
@@ -38,6 +40,7 @@ pub struct World {
     /// Leases are lost at their next extension.
     pub robbed: AtomicBool,
     pub finished: Mutex<Vec<InvocationId>>,
+    pub lessons: Mutex<Vec<Lesson>>,
     news: broadcast::Sender<News>,
 }
 
@@ -54,6 +57,7 @@ impl World {
             extended: AtomicUsize::new(0),
             robbed: AtomicBool::new(false),
             finished: Mutex::default(),
+            lessons: Mutex::default(),
             news: broadcast::Sender::new(16),
         })
     }
@@ -261,10 +265,26 @@ impl Registry for World {
     ) -> Result<Page<(Function, Arc<Version>)>, StoreError> {
         Ok(Page { items: vec![], next_cursor: None })
     }
+    async fn count(&self, _: Option<&Owner>) -> Result<u64, StoreError> {
+        Ok(0)
+    }
     async fn versions(&self, _: FunctionId, _: usize) -> Result<Vec<Arc<Version>>, StoreError> {
         Ok(vec![])
     }
     async fn delete(&self, _: FunctionId) -> Result<(), RegistryError> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Lessons for World {
+    async fn load(&self) -> Result<Vec<Lesson>, StoreError> {
+        Ok(self.lessons.lock().unwrap().clone())
+    }
+    async fn save(&self, lessons: Vec<Lesson>) -> Result<(), StoreError> {
+        let mut all = self.lessons.lock().unwrap();
+        all.retain(|old| !lessons.iter().any(|new| (new.function, new.version) == (old.function, old.version)));
+        all.extend(lessons);
         Ok(())
     }
 }

@@ -74,8 +74,14 @@ fn a_predicted_call_finds_a_sandbox_that_was_made_ahead_of_it() {
     assert_eq!(bench.apply(Event::Tick), [start(next)]);
     assert_eq!(bench.started(next), [specialise(next, &f)]);
     assert_eq!(bench.specialised(next), []);
+    let before = bench.pool.made_ahead();
+    assert_eq!(before.made, before.used + before.wasted + 1, "its call has not come yet");
     bench.now = called_at + minutes(30);
     assert_eq!(bench.checkout(1, &f).first(), Some(&assign(1, next, StartType::Warm)));
+    assert_eq!(bench.pool.made_ahead(), MadeAhead { used: before.used + 1, ..before });
+    bench.checkin(next);
+    bench.checkout(2, &f);
+    assert_eq!(bench.pool.made_ahead().used, before.used + 1, "once");
 }
 
 #[test]
@@ -83,11 +89,14 @@ fn what_was_made_ahead_in_vain_is_let_go_for_good() {
     let f = python(1);
     let (mut bench, next) = half_hourly(&f);
     let next = call(&mut bench, next, &f);
+    let before = bench.pool.made_ahead();
     for _ in 0..4 * 60 {
         bench.now += minutes(1);
         assert!(settle_ticks(&mut bench, next) <= next + 1, "made ahead more than once");
     }
     assert_eq!((bench.pool.sandboxes(), bench.pool.versions.len()), (0, 0));
+    let after = MadeAhead { made: before.made + 1, wasted: before.wasted + 1, ..before };
+    assert_eq!(bench.pool.made_ahead(), after);
 }
 
 #[test]
