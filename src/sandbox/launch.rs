@@ -112,6 +112,8 @@ impl LauncherHandle {
 struct Connection {
     process: Child,
     socket: AsyncFd<OwnedFd>,
+    /// Holds the longest message.
+    buffer: Vec<u8>,
 }
 
 impl Connection {
@@ -130,7 +132,7 @@ impl Connection {
             .map_err(|error| failed("make the launcher's socket", error))?;
         let socket = sys::watch(ours, Interest::READABLE | Interest::WRITABLE)
             .map_err(|error| failed("watch the launcher's socket", error))?;
-        let mut connection = Self { process, socket };
+        let mut connection = Self { process, socket, buffer: vec![0; MESSAGE_BYTES_MAX] };
         match connection.set_up(setup).await {
             Ok(()) => Ok(connection),
             Err(error) => {
@@ -173,11 +175,12 @@ impl Connection {
         }
     }
 
-    async fn receive(&self) -> std::io::Result<(Reply, Vec<OwnedFd>)> {
-        let mut buffer = vec![0; MESSAGE_BYTES_MAX];
+    /// Nothing is lost where the future is dropped.
+    async fn receive(&mut self) -> std::io::Result<(Reply, Vec<OwnedFd>)> {
+        let Self { socket, buffer, .. } = self;
         loop {
-            let mut ready = self.socket.readable().await?;
-            let Ok(received) = ready.try_io(|socket| sys::receive(socket, &mut buffer).map_err(Into::into)) else {
+            let mut ready = socket.readable().await?;
+            let Ok(received) = ready.try_io(|socket| sys::receive(socket, buffer).map_err(Into::into)) else {
                 continue;
             };
             let (length, fds) = received?;

@@ -80,10 +80,9 @@ fn reply(socket: &OwnedFd, message: &Reply, fds: &[BorrowedFd<'_>]) -> io::Resul
     sys::send(socket, &bytes, fds).map_err(io::Error::from)
 }
 
-/// `None`: the daemon is gone.
-fn next_request(socket: &OwnedFd) -> io::Result<Option<(Request, Vec<OwnedFd>)>> {
-    let mut buffer = vec![0; MESSAGE_BYTES_MAX];
-    let (length, fds) = sys::receive(socket, &mut buffer)?;
+/// `None`: the daemon is gone. `buffer` holds the longest message.
+fn next_request(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<(Request, Vec<OwnedFd>)>> {
+    let (length, fds) = sys::receive(socket, buffer)?;
     if length == 0 {
         return Ok(None);
     }
@@ -93,7 +92,8 @@ fn next_request(socket: &OwnedFd) -> io::Result<Option<(Request, Vec<OwnedFd>)>>
 
 impl Launcher {
     fn start(socket: &OwnedFd) -> Result<Self, StepError> {
-        let Some((Request::Setup(setup), _)) = next_request(socket).step("read the set-up")? else {
+        let mut buffer = vec![0; MESSAGE_BYTES_MAX];
+        let Some((Request::Setup(setup), _)) = next_request(socket, &mut buffer).step("read the set-up")? else {
             return Err(StepError { step: "read the set-up".into(), source: io::ErrorKind::InvalidData.into() });
         };
         sys::join_session_keyring().step("leave the daemon's keyring")?;
@@ -129,6 +129,8 @@ impl Launcher {
 
     /// Until the daemon is gone (`Ok`) or something can't be mended.
     fn serve(&mut self, socket: &OwnedFd) -> io::Result<()> {
+        // One for all: to get so much of the kernel anew takes longer than most requests.
+        let mut buffer = vec![0; MESSAGE_BYTES_MAX];
         loop {
             let mut waited = vec![PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
             waited.extend(self.starting.iter().map(|s| PollFd::new(s.failure.as_fd(), PollFlags::POLLIN)));
@@ -149,7 +151,7 @@ impl Launcher {
             {
             }
             if asked {
-                match next_request(socket)? {
+                match next_request(socket, &mut buffer)? {
                     None => return Ok(()),
                     Some((request, fds)) => self.handle(socket, request, fds)?,
                 }
