@@ -17,7 +17,7 @@ use nix::unistd::pipe2;
 use super::child::{self, Plan, USER_INSIDE};
 use super::landlock::Rights;
 use super::proc::{self, Cover};
-use super::protocol::{MESSAGE_BYTES_MAX, Reply, Request, Root, Setup, Start};
+use super::protocol::{MESSAGE_BYTES_MAX, Reply, Request, Root, Scratch, Setup, Start};
 use super::template::{self, Step, StepError, c_path};
 use super::{namespace, time};
 use crate::sandbox::cgroup;
@@ -64,6 +64,7 @@ struct Starting {
 
 struct Launcher {
     setup: Setup,
+    scratch: String,
     filters: Filters,
     proc_covers: Vec<Cover>,
     time_namespace: bool,
@@ -112,7 +113,9 @@ impl Launcher {
         fs::create_dir(&slots).step("make slots")?;
         // To set clocks takes a right that is the sandbox's own only in its own user namespace.
         let time_namespace = setup.user_namespace && time::is_offered();
+        let Scratch { bytes, inodes } = setup.scratch;
         let launcher = Self {
+            scratch: format!("mode=0755,size={bytes},nr_inodes={inodes}"),
             setup,
             filters: Filters::compile(),
             proc_covers: proc::covers().step("read /proc")?,
@@ -205,6 +208,7 @@ impl Launcher {
         let plan = Plan {
             root: self.roots.iter().find(|(kind, _)| *kind == start.root).map(|(_, path)| path).ok_or_else(missing)?,
             task: &task,
+            scratch: &self.scratch,
             user_namespace: self.setup.user_namespace,
             uid: start.uid,
             open_files_max: start.open_files_max,
