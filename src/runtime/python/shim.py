@@ -34,7 +34,10 @@ CODE_COROUTINE = 0x80
 encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 encode_ascii = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 decode = json.JSONDecoder().decode
+# The same without a look for spaces around: the daemon sends none with what it says itself.
+scan = json.JSONDecoder().scan_once
 now_ns = time.perf_counter_ns
+bootstrap = sys.modules["_frozen_importlib"]
 
 
 class Unloadable(Exception):
@@ -56,7 +59,7 @@ class Channel:
             os._exit(70)
         meta_bytes = int.from_bytes(head[2:4], "little")
         body_bytes = int.from_bytes(head[4:8], "little")
-        meta = decode(str(self._take(meta_bytes), "utf-8"))
+        meta, _ = scan(str(self._take(meta_bytes), "utf-8"), 0)
         return head[1], meta, self._take(body_bytes)
 
     def _take(self, count):
@@ -171,6 +174,8 @@ def import_user_module(root, module):
         if not os.path.isfile(path):
             raise Unloadable("the package has no file %s.py" % module.replace(".", "/"))
         return import_by_path(module, path)
+    if "." not in module and os.path.isfile(path) and not has_other_forms(root, module):
+        return import_source(module, path)
     try:
         __import__(module)
     except ModuleNotFoundError as error:
@@ -178,6 +183,34 @@ def import_user_module(root, module):
             raise Unloadable("the package has no file %s.py" % module.replace(".", "/")) from None
         raise
     return sys.modules[module]
+
+
+def has_other_forms(root, module):
+    """Whether what Python's own search would find first may be something else than `module`.py: a package, or compiled files."""
+    return os.path.isdir(os.path.join(root, module)) or os.path.isdir(os.path.join(root, "__pycache__"))
+
+
+def import_source(name, path):
+    """What `import` does once it has found the file, without the search: of a small module that is the most part."""
+    return bootstrap._load(spec_of(name, path))
+
+
+def spec_of(name, path):
+    spec = bootstrap.ModuleSpec(name, SourceLoader(name, path), origin=path)
+    spec.has_location = True
+    return spec
+
+
+class SourceLoader(type(json.__loader__)):
+    def get_code(self, name):
+        file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            source = os.read(file, READ_BYTES)
+            while rest := os.read(file, READ_BYTES):
+                source += rest
+        finally:
+            os.close(file)
+        return compile(source, self.path, "exec", dont_inherit=True)
 
 
 def import_by_path(name, path):
@@ -191,8 +224,9 @@ def import_by_path(name, path):
 def load(specialise):
     """Becomes the function: environment, folder, code. Returns what to call, and how many arguments it takes."""
     root = specialise["taskRoot"]
+    zone = os.environ.get("TZ")
     os.environ.update(specialise["env"])
-    if "TZ" in specialise["env"]:
+    if os.environ.get("TZ") != zone:
         time.tzset()
     os.chdir(root)
     vendored = os.path.join(root, "python")
@@ -495,7 +529,7 @@ def rehearse(folder):
     specialise = {
         "taskRoot": folder,
         "handler": "rehearsal.handler",
-        "env": {"TZ": ":UTC"},
+        "env": {"TZ": os.environ.get("TZ", ":UTC")},
         "functionName": "",
         "functionId": "",
         "functionVersion": 0,
@@ -511,7 +545,6 @@ def rehearse(folder):
     os.chdir("/")
     os.environ.clear()
     os.environ.update(environment)
-    time.tzset()
     sys.path[:] = path
     sys.path_importer_cache.pop(folder, None)
     for name in set(sys.modules) - modules:
