@@ -17,8 +17,9 @@ mod output;
 mod process;
 mod quarantine;
 pub mod seccomp;
+mod socket;
 mod sys;
 
 pub use driver::LinuxSandboxes;
-pub use sys::inherited;
 pub use sys::landlock::landlock_version;
+pub use sys::{fork_known, inherited};
