@@ -130,7 +130,7 @@ impl Controller {
         let metrics = Metrics::new(&prometheus);
         let throttled = metrics.auth_throttled.clone();
         let controller = Arc::new(Self {
-            functions: Functions::new(ports.registry),
+            functions: Functions::new(ports.registry, !ports.bus.loses_silently()),
             keys: Authenticator::new(ports.keys, ports.tokens, &config, ports.clock.clone(), throttled),
             audit: Audit::new(
                 ports.audit,
@@ -203,9 +203,9 @@ impl Controller {
         self.clock.now()
     }
 
-    fn hear(&self, news: News) {
+    async fn hear(&self, news: News) {
         match news {
-            News::FunctionChanged(id) => self.functions.forget(id),
+            News::FunctionChanged(id) => self.functions.reload(id, self.clock.monotonic()).await,
             News::KeyRevoked(id) => self.keys.forget(id),
             News::Finished(id) => {
                 if let Some(feed) = self.feeds.get(id).filter(|feed| feed.running().is_none()) {
@@ -239,7 +239,7 @@ async fn listen(controller: Weak<Controller>, mut subscription: Box<dyn Subscrip
         let news = subscription.next().await;
         let Some(controller) = controller.upgrade() else { return };
         match news {
-            Some(news) => controller.hear(news),
+            Some(news) => controller.hear(news).await,
             None => controller.hear_nothing_reliable(),
         }
     }

@@ -17,10 +17,11 @@ mod output;
 mod process;
 mod quarantine;
 pub mod seccomp;
+mod socket;
 mod sys;
 mod zygotes;
 
 pub use driver::LinuxSandboxes;
-pub use sys::inherited;
 pub use sys::landlock::landlock_version;
 pub use sys::memory::{release_code, release_heap};
+pub use sys::{fork_known, inherited};

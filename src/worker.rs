@@ -41,7 +41,7 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::Config;
-use crate::domain::function::Runtime;
+use crate::domain::function::{Runtime, Version};
 use crate::domain::ids::{InvocationId, VersionKey, WorkerId};
 use crate::domain::invocation::Invocation;
 use crate::domain::outcome::Outcome;
@@ -72,6 +72,8 @@ use tasks::Tasks;
 
 /// Compilations at once: each takes its memory out of the pool's budget.
 const BUILDS_MAX: usize = 2;
+/// Packages unpacked at once ahead of their first call: each takes a thread, and its disk from the calls that run.
+const PREPARING_MAX: usize = 2;
 /// How often a drain looks whether all calls are over.
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
 /// After its deadline a drain waits this long, beyond the grace, for what it has ended.
@@ -128,6 +130,7 @@ pub struct Worker {
     calls: Calls,
     listeners: OnceLock<Weak<dyn LogSinks>>,
     builds: Semaphore,
+    preparing: Arc<Semaphore>,
     retry: Retry,
     grace: Duration,
     phase: watch::Sender<Phase>,
@@ -185,6 +188,7 @@ impl Worker {
             calls: Calls::default(),
             listeners: OnceLock::new(),
             builds: Semaphore::new(BUILDS_MAX),
+            preparing: Arc::new(Semaphore::new(PREPARING_MAX)),
             retry,
             phase: watch::Sender::new(Phase::Active),
             polling: Tasks::default(),
@@ -275,6 +279,18 @@ impl Executor for Worker {
     fn retire(&self, version: VersionKey) {
         self.sandboxes.retire(version);
         self.advisors.retire(version);
+    }
+
+    fn prepare(&self, version: &Version) {
+        // Where many are published at once, the first call of some unpacks them itself.
+        let Ok(place) = self.preparing.clone().try_acquire_owned() else { return };
+        let (code, digest) = (self.code.clone(), version.code);
+        self.background.spawn(async move {
+            let _place = place;
+            if let Err(error) = code.get(digest).await {
+                tracing::debug!(%digest, %error, "code not prepared");
+            }
+        });
     }
 
     fn advice(&self, version: VersionKey) -> Option<Arc<Advice>> {

@@ -74,6 +74,7 @@ impl Controller {
         let version = self.version(&function, 1, spec, stored);
         self.functions.registry().create(&function, &version).await?;
         self.changed(function.id);
+        self.executor.prepare(&version);
         Ok(Arc::new(Current { function, version: Arc::new(version) }))
     }
 
@@ -105,6 +106,7 @@ impl Controller {
                 Ok(function) => {
                     self.executor.retire(current.version.key());
                     self.changed(id);
+                    self.executor.prepare(&version);
                     return Ok(Arc::new(Current { function, version: Arc::new(version) }));
                 }
                 Err(RegistryError::Conflict) => {}

@@ -13,7 +13,9 @@ use super::error::{ApiError, Code, function_not_found};
 
 /// Functions remembered; the next one empties the cache.
 const FUNCTIONS_MAX: usize = 20_000;
-/// Read again after this, should news of a change have been lost.
+/// Functions remembered up to which one that changed is read ahead of its call: ten thousand deployed in a row are not to fill the memory.
+const AHEAD_MAX: usize = 1000;
+/// Read again after this, where news of a change can be lost.
 const FRESH_FOR: Duration = Duration::from_secs(30);
 /// An admin's look for somebody's function by name reads pages of this size …
 const SEARCH_PAGE: usize = 1000;
@@ -42,11 +44,14 @@ struct Cache {
 pub struct Functions {
     registry: Arc<dyn Registry>,
     cache: RwLock<Cache>,
+    fresh_for: Duration,
 }
 
 impl Functions {
-    pub fn new(registry: Arc<dyn Registry>) -> Self {
-        Self { registry, cache: RwLock::default() }
+    /// `hears_all`: every change is told, or it is told that some may not have been.
+    pub fn new(registry: Arc<dyn Registry>, hears_all: bool) -> Self {
+        let fresh_for = if hears_all { Duration::MAX } else { FRESH_FOR };
+        Self { registry, cache: RwLock::default(), fresh_for }
     }
 
     pub fn registry(&self) -> &dyn Registry {
@@ -65,7 +70,7 @@ impl Functions {
     }
 
     pub async fn by_id(&self, id: FunctionId, now: Duration) -> Result<Option<Arc<Current>>, ApiError> {
-        if let Some(current) = self.read().fresh(id, now) {
+        if let Some(current) = self.read().fresh(id, now, self.fresh_for) {
             return Ok(Some(current));
         }
         let generation = self.read().generation;
@@ -74,7 +79,7 @@ impl Functions {
     }
 
     async fn by_name(&self, caller: &Caller, name: &str, now: Duration) -> Result<Option<Arc<Current>>, ApiError> {
-        if let Some(current) = self.read().fresh_named(caller.owner(), name, now) {
+        if let Some(current) = self.read().fresh_named(caller.owner(), name, now, self.fresh_for) {
             return Ok(Some(current));
         }
         let generation = self.read().generation;
@@ -154,6 +159,23 @@ impl Functions {
         cache.names -= cache.foreign.drain().map(|(_, names)| names.len()).sum::<usize>();
     }
 
+    /// Forgets one function, and reads it anew ahead of its next call, if it is still there and few are remembered.
+    pub async fn reload(&self, id: FunctionId, now: Duration) {
+        self.forget(id);
+        let generation = {
+            let cache = self.read();
+            if cache.by_id.len() >= AHEAD_MAX {
+                return;
+            }
+            cache.generation
+        };
+        // Whoever calls it would be told what is wrong with the registry.
+        if let Ok(Some(current)) = self.by_id(id, now).await {
+            let Function { owner, name, .. } = &current.function;
+            self.remember_name(owner, name, &current.function, generation);
+        }
+    }
+
     pub fn forget_all(&self) {
         let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
         cache.generation += 1;
@@ -166,14 +188,14 @@ impl Functions {
 }
 
 impl Cache {
-    fn fresh(&self, id: FunctionId, now: Duration) -> Option<Arc<Current>> {
+    fn fresh(&self, id: FunctionId, now: Duration, fresh_for: Duration) -> Option<Arc<Current>> {
         let (current, read_at) = self.by_id.get(&id)?;
-        (now.saturating_sub(*read_at) < FRESH_FOR).then(|| current.clone())
+        (now.saturating_sub(*read_at) < fresh_for).then(|| current.clone())
     }
 
-    fn fresh_named(&self, owner: &Owner, name: &str, now: Duration) -> Option<Arc<Current>> {
+    fn fresh_named(&self, owner: &Owner, name: &str, now: Duration, fresh_for: Duration) -> Option<Arc<Current>> {
         let of = |names: &HashMap<Owner, HashMap<Box<str>, FunctionId>>| names.get(owner)?.get(name).copied();
-        self.fresh(of(&self.by_name).or_else(|| of(&self.foreign))?, now)
+        self.fresh(of(&self.by_name).or_else(|| of(&self.foreign))?, now, fresh_for)
     }
 
     fn forget_names(&mut self) {

@@ -102,7 +102,7 @@ struct Sandbox {
     group: Link,
     /// In the idle ones of all versions.
     aging: Link,
-    /// In all that are idle or generic and not frozen.
+    /// In all that are idle and not frozen.
     unfrozen: Link,
 }
 
@@ -219,7 +219,7 @@ pub struct Pool {
     clock: u64,
     /// Idle ones of all versions, longest idle first.
     aging: Chain,
-    /// Idle and generic ones that run unfrozen, longest idle first.
+    /// Idle ones that run unfrozen, longest idle first.
     unfrozen: Chain,
     taken: Taken,
     /// What was last seen of the machine's processors.

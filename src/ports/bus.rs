@@ -27,5 +27,10 @@ pub trait Bus: Send + Sync + 'static {
     /// Never waits and never fails.
     fn publish(&self, news: News);
 
+    /// Whether news can be lost without a `None` at the listener, as over a network: who keeps copies then reads them again now and then.
+    fn loses_silently(&self) -> bool {
+        true
+    }
+
     fn subscribe(&self) -> Box<dyn Subscription>;
 }

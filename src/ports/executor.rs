@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::function::Runtime;
+use crate::domain::function::{Runtime, Version};
 use crate::domain::ids::{InvocationId, VersionKey, WorkerId};
 use crate::domain::invocation::Invocation;
 use crate::domain::outcome::Outcome;
@@ -66,6 +66,9 @@ pub trait Executor: Send + Sync + 'static {
 
     /// No new calls go to sandboxes of this version (or of every version of a function that was deleted).
     fn retire(&self, version: VersionKey);
+
+    /// Calls of this version may come soon: what can be done for the first ahead of it, is. Does not wait.
+    fn prepare(&self, _version: &Version) {}
 
     /// What the last calls of a version say about its memory; `None`: nothing yet, or nothing to say.
     fn advice(&self, _version: VersionKey) -> Option<Arc<Advice>> {

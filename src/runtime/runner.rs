@@ -16,6 +16,7 @@ mod daemon;
 pub(crate) mod fuzzed;
 mod http;
 mod invocation;
+mod pad;
 mod printed;
 mod program;
 mod service;
@@ -26,6 +27,7 @@ use std::process::ExitCode;
 
 use nix::sys::signal::{SigSet, Signal, raise};
 
+use pad::Fork;
 use service::{Service, Stop};
 
 /// `EX_SOFTWARE`: the fault is the runner's, not the program's.
@@ -35,10 +37,10 @@ const SIGNALLED: u8 = 128;
 
 /// Serves until the daemon hangs up or the program that lives on ends; then ends as the program did, so that the daemon sees
 /// its exit code or signal. Call it first thing in a process: it blocks SIGTERM and SIGCHLD.
-pub fn run(socket: OwnedFd) -> ExitCode {
+pub fn run(socket: OwnedFd, fork: Fork) -> ExitCode {
     // The program has the same ids: it is not to read this process's memory or take its descriptors from /proc (proc(5), ptrace(2)).
     let _ = nix::sys::prctl::set_dumpable(false);
-    let stop = match Service::new(socket) {
+    let stop = match Service::new(socket, fork) {
         Ok(mut service) => service.run(),
         Err(error) => Stop::Failed(error),
     };

@@ -8,4 +8,9 @@ pub const NODE: &str = "shim.cjs";
 pub const NODE_FLAGS: &[&str] = &[];
 
 /// Every file that lies in `/opt/faasd`: name, contents.
-pub const FILES: &[(&str, &str)] = &[(PYTHON, include_str!("python/shim.py")), (NODE, include_str!("nodejs/shim.cjs"))];
+pub const FILES: &[(&str, &str)] = &[
+    (PYTHON, include_str!("python/shim.py")),
+    ("rehearsal.py", include_str!("python/rehearsal.py")),
+    (NODE, include_str!("nodejs/shim.cjs")),
+    ("rehearsal.js", include_str!("nodejs/rehearsal.js")),
+];

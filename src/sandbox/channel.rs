@@ -5,14 +5,15 @@
 
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bytes::Bytes;
-use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
 use super::frames::{Frames, Taken};
 use super::output::{Capture, FullLog};
+use super::socket::{Room, Socket};
+use super::sys;
 use crate::domain::outcome::Output;
 use crate::ports::sandbox::{LogSink, Stream};
 use crate::runtime::wire::Kind;
@@ -58,7 +59,7 @@ pub struct Exchange {
 }
 
 pub struct Channel {
-    socket: UnixStream,
+    socket: Socket,
     stdout: Pipe,
     stderr: Pipe,
     frames: Frames,
@@ -125,10 +126,10 @@ impl Outputs<'_> {
 
 impl Channel {
     /// Takes ownership of nonblocking descriptors.
-    pub fn new(socket: std::os::unix::net::UnixStream, stdout: OwnedFd, stderr: OwnedFd) -> io::Result<Self> {
+    pub fn new(socket: OwnedFd, stdout: OwnedFd, stderr: OwnedFd) -> io::Result<Self> {
         let pipe = |fd| Ok::<_, io::Error>(Pipe { receiver: pipe::Receiver::from_owned_fd(fd)?, open: true });
         Ok(Self {
-            socket: UnixStream::from_std(socket)?,
+            socket: Socket::watch(socket)?,
             stdout: pipe(stdout)?,
             stderr: pipe(stderr)?,
             frames: Frames::default(),
@@ -179,11 +180,16 @@ impl Channel {
                 return Answer::Spoiled(why);
             }
             // Nearly always the whole frame goes in one write.
-            match self.write_some(head, body, sent) {
+            match write_some(self.socket.as_fd(), head, body, sent) {
                 Ok(written) => sent += written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return Answer::Spoiled("had closed its socket"),
             }
         }
+        let room = match (sent < total).then(|| self.socket.room()).transpose() {
+            Ok(room) => room,
+            Err(error) => return Answer::Violated(format!("can't be written to: {error}")),
+        };
         loop {
             match self.frames.take(outputs.bounds.due, outputs.bounds.body_bytes) {
                 Ok(Taken::Partial) => {}
@@ -201,15 +207,15 @@ impl Channel {
                     if ready.is_err() {
                         return Answer::Closed;
                     }
-                    match self.socket.try_read_buf(self.frames.space()) {
+                    match self.read() {
                         Ok(0) => is_gone = true,
                         Ok(_) => {}
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                         Err(_) => is_gone = true,
                     }
                 }
-                ready = self.socket.writable(), if sent < total => {
-                    match ready.and_then(|()| self.write_some(head, body, sent)) {
+                written = write_on(room.as_ref(), head, body, sent), if sent < total => {
+                    match written {
                         Ok(written) => sent += written,
                         Err(_) => is_gone = true,
                     }
@@ -226,22 +232,16 @@ impl Channel {
                 }
                 () = &mut gone => {
                     // An answer sent just before the end counts. Nobody is left to send more than the socket holds.
-                    while matches!(self.socket.try_read_buf(self.frames.space()), Ok(1..)) {}
+                    while matches!(self.read(), Ok(1..)) {}
                     is_gone = true;
                 }
             }
         }
     }
 
-    /// Writes what is left of the frame as far as it goes; 0 when the socket is full.
-    fn write_some(&self, head: &[u8], body: &[u8], sent: usize) -> io::Result<usize> {
-        let head_left = &head[sent.min(head.len())..];
-        let body_left = &body[sent.saturating_sub(head.len())..];
-        let parts = [io::IoSlice::new(head_left), io::IoSlice::new(body_left)];
-        match self.socket.try_write_vectored(&parts) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            other => other,
-        }
+    fn read(&mut self) -> io::Result<usize> {
+        let space = self.frames.space();
+        self.socket.try_read(|fd| sys::read_some(fd, space))
     }
 
     /// Why this sandbox can't be asked: it has sent what nobody asked for, or hung up.
@@ -252,7 +252,7 @@ impl Channel {
         if !self.frames.is_empty() {
             return Some("had spoken unasked");
         }
-        match self.socket.try_read_buf(self.frames.space()) {
+        match self.read() {
             Ok(0) => Some("had closed its socket"),
             Ok(_) => Some("had spoken unasked"),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
@@ -276,5 +276,20 @@ impl Channel {
                 outputs.push(stream, &small[..length]);
             }
         }
+    }
+}
+
+/// Writes what is left of the frame as far as it goes.
+fn write_some(socket: BorrowedFd<'_>, head: &[u8], body: &[u8], sent: usize) -> io::Result<usize> {
+    let head_left = &head[sent.min(head.len())..];
+    let body_left = &body[sent.saturating_sub(head.len())..];
+    let parts = [io::IoSlice::new(head_left), io::IoSlice::new(body_left)];
+    nix::sys::uio::writev(socket, &parts).map_err(io::Error::from)
+}
+
+async fn write_on(room: Option<&Room>, head: &[u8], body: &[u8], sent: usize) -> io::Result<usize> {
+    match room {
+        Some(room) => room.write(|socket| write_some(socket, head, body, sent)).await,
+        None => std::future::pending().await,
     }
 }

@@ -11,16 +11,16 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::cgroup::{self, Claim, Controller, Group, IoLimits, Layout};
-use super::environment;
 use super::groups::{claim_groups, io_limits};
 use super::instance::LinuxSandbox;
 use super::interpreters::{Found, Interpreters};
 use super::launch::LauncherHandle;
-use super::launcher::protocol::{Interpreter, Root, Setup, Start};
+use super::launcher::protocol::{Interpreter, Root, Scratch, Setup, Start};
 use super::process::{Process, Spawned};
 use super::quarantine::Quarantine;
 use super::seccomp;
 use super::zygotes::Zygotes;
+use super::{environment, files};
 use crate::config::{Config, Isolation};
 use crate::domain::function::Runtime;
 use crate::domain::ids::SandboxId;
@@ -28,8 +28,9 @@ use crate::domain::limits::MIB;
 use crate::ports::sandbox::{Sandbox, SandboxDriver, SandboxError, SandboxKind};
 use crate::runtime::shims;
 
-/// Memory a generic sandbox may use before it is given a function and that function's limit.
-const GENERIC_MEMORY_MB: u32 = 512;
+/// Memory that a generic sandbox may use at least before it is given a function and that function's limit. It is given what a function
+/// has that does not say, if that is more: then most need no other limit.
+const GENERIC_MEMORY_MB_MIN: u32 = 128;
 /// This executable, inside a sandbox.
 const RUNNER: &str = "/opt/faasd/faasd";
 /// Sandboxes being made at once: the launcher makes one after the other anyway.
@@ -135,7 +136,7 @@ impl Shared {
 
     /// Makes a sandbox that does nothing, to see whether it can be done. Whether its refused system calls were told.
     async fn try_one(self: &Arc<Self>) -> Result<bool, SandboxError> {
-        let spawned = self.spawn("trial", Root::Run, GENERIC_MEMORY_MB, vec!["/bin/true".to_owned()]).await?;
+        let spawned = self.spawn("trial", Root::Run, GENERIC_MEMORY_MB_MIN, vec!["/bin/true".to_owned()]).await?;
         let exit = tokio::time::timeout(TRIAL_TIMEOUT, spawned.process.wait()).await;
         match exit {
             Ok(ended) if ended.exit.code == Some(0) => Ok(spawned.is_counted),
@@ -174,6 +175,7 @@ impl LinuxSandboxes {
             shown: interpreters.shown(),
             files: shims::FILES.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect(),
             cgroup_parents: layout.parents(),
+            scratch: scratch_at_start(&config),
             user_namespace: true,
             zygotes: if config.sandbox.zygote { zygotes(&interpreters) } else { Vec::new() },
         };
@@ -340,6 +342,12 @@ fn zygotes(interpreters: &Interpreters) -> Vec<Interpreter> {
         .collect()
 }
 
+/// As for most functions that get a generic sandbox, so that theirs need not be sized anew.
+pub fn scratch_at_start(config: &Config) -> Scratch {
+    let limits = &config.limits;
+    files::scratch(u64::from(limits.scratch_mb(Runtime::Python, limits.memory_mb_default)) * MIB)
+}
+
 fn runner() -> Vec<String> {
     vec![RUNNER.to_owned(), "sandbox-runner".to_owned()]
 }
@@ -350,7 +358,9 @@ impl SandboxDriver for LinuxSandboxes {
         let arguments = self.arguments(kind)?;
         let _turn = self.making.acquire().await.map_err(|_| SandboxError::Cancelled)?;
         let (root, memory_mb) = match kind {
-            SandboxKind::Runtime(_) => (Root::Run, GENERIC_MEMORY_MB),
+            SandboxKind::Runtime(_) => {
+                (Root::Run, self.shared.config.limits.memory_mb_default.max(GENERIC_MEMORY_MB_MIN))
+            }
             SandboxKind::Build(_) => (Root::Build, self.shared.config.sandbox.build_memory_mb),
         };
         let spawned = self.shared.spawn(&id.to_string(), root, memory_mb, arguments).await?;

@@ -41,7 +41,12 @@ const BYTES_PER_INODE: u64 = 16 * KIB;
 const INODES_MIN: u64 = 1024;
 const INODES_MAX: u64 = 65_536;
 
-/// A sandbox's `/output`.
+/// The size that lets a file system hold so many bytes, and files in proportion.
+pub fn scratch(bytes: u64) -> Scratch {
+    Scratch { bytes, inodes: (bytes / BYTES_PER_INODE).clamp(INODES_MIN, INODES_MAX) }
+}
+
+/// A sandbox's `/output`, on the file system that its `/tmp` is on too.
 pub struct Output {
     directory: OwnedFd,
     /// What an empty directory's size is here: tmpfs counts entries in it, `.` and `..` perhaps among them.
@@ -55,11 +60,9 @@ impl Output {
         Ok(Self { directory, empty_bytes })
     }
 
-    /// The size that lets the file system it shares with `/tmp` hold so many bytes, and files in proportion; and a descriptor by
-    /// which whoever is privileged in a mount namespace of its own, as the launcher is, can set it.
-    pub fn sized(&self, bytes: u64) -> io::Result<(Scratch, OwnedFd)> {
-        let inodes = (bytes / BYTES_PER_INODE).clamp(INODES_MIN, INODES_MAX);
-        Ok((Scratch { bytes, inodes }, self.directory.try_clone()?))
+    /// A descriptor by which whoever is privileged in a mount namespace of its own, as the launcher is, can size the file system.
+    pub fn handle(&self) -> io::Result<OwnedFd> {
+        self.directory.try_clone()
     }
 
     /// Whether there is nothing to take: one system call, for the path that every call goes.

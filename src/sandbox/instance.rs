@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 
 use super::cgroup::{Meter, Peak, Readings};
 use super::channel::{Answer, Bounds, Channel, Exchange};
-use super::driver::Shared;
+use super::driver::{Shared, scratch_at_start};
 use super::process::{Process, Spawned};
 use super::{environment, files};
 use crate::domain::function::Runtime;
@@ -308,19 +308,18 @@ impl Sandbox for LinuxSandbox {
         let version = &what.version;
         let mut state = self.state.lock().await;
         let failed = |step: &'static str, cause: String| SpecialiseError::Sandbox(SandboxError::Failed { step, cause });
-        self.process
-            .group
-            .limit(&self.shared.limits(version.memory_mb))
-            .map_err(|error| failed("limit the sandbox", error.to_string()))?;
-        self.memory_mb.store(version.memory_mb, Ordering::Relaxed);
         let scratch_mb = self.shared.config.limits.scratch_mb(version.runtime, version.memory_mb);
-        let scratch = state.output.as_ref().map(|output| output.sized(u64::from(scratch_mb) * MIB)).transpose();
-        let scratch = scratch.map_err(|error| failed("size /tmp", error.to_string()))?;
-        self.shared
-            .launcher
-            .mount_code(self.slot, what.code_dir.clone(), scratch)
-            .await
-            .map_err(SpecialiseError::Sandbox)?;
+        let scratch = files::scratch(u64::from(scratch_mb) * MIB);
+        let output = state.output.as_ref().filter(|_| scratch != scratch_at_start(&self.shared.config));
+        let scratch = output.map(|output| Ok((scratch, output.handle()?))).transpose();
+        let scratch = scratch.map_err(|error: std::io::Error| failed("size /tmp", error.to_string()))?;
+        let mounted = self.shared.launcher.mount_code(self.slot, what.code_dir.clone(), scratch);
+        let limited = async { self.process.group.limit(&self.shared.limits(version.memory_mb)) };
+        // The launcher works meanwhile. Nothing of the function's has run before both are done.
+        let (mounted, limited) = tokio::join!(mounted, limited);
+        mounted.map_err(SpecialiseError::Sandbox)?;
+        limited.map_err(|error| failed("limit the sandbox", error.to_string()))?;
+        self.memory_mb.store(version.memory_mb, Ordering::Relaxed);
         let build = match (self.kind, &self.compiler) {
             (SandboxKind::Build(runtime), Some(compiler)) => Some(compile::arguments(runtime, compiler)),
             _ => None,

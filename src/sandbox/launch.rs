@@ -1,7 +1,7 @@
 //! The daemon's side of the launcher: starts it, talks to it, and starts another when it is gone.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -9,12 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::launcher::protocol::{MESSAGE_BYTES_MAX, Reply, Request, Scratch, Setup, Start};
+use super::socket::Socket;
 use super::sys;
 use super::zygotes::Zygotes;
 use crate::ports::sandbox::SandboxError;
@@ -113,7 +112,9 @@ impl LauncherHandle {
 /// One living launcher.
 struct Connection {
     process: Child,
-    socket: AsyncFd<OwnedFd>,
+    socket: Socket,
+    /// Holds the longest message.
+    buffer: Vec<u8>,
 }
 
 impl Connection {
@@ -130,9 +131,8 @@ impl Connection {
             .map_err(|error| failed("start the launcher", error))?;
         nix::fcntl::fcntl(&ours, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))
             .map_err(|error| failed("make the launcher's socket", error))?;
-        let socket = sys::watch(ours, Interest::READABLE | Interest::WRITABLE)
-            .map_err(|error| failed("watch the launcher's socket", error))?;
-        let mut connection = Self { process, socket };
+        let socket = Socket::watch(ours).map_err(|error| failed("watch the launcher's socket", error))?;
+        let mut connection = Self { process, socket, buffer: vec![0; MESSAGE_BYTES_MAX] };
         match connection.set_up(setup).await {
             Ok(()) => Ok(connection),
             Err(error) => {
@@ -166,23 +166,26 @@ impl Connection {
     async fn send(&mut self, request: &Request, fds: &[OwnedFd]) -> Result<(), SandboxError> {
         let bytes = serde_json::to_vec(request).map_err(|error| failed("tell the launcher", error))?;
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        loop {
-            let mut ready = self.socket.writable().await.map_err(|error| failed("tell the launcher", error))?;
-            match ready.try_io(|socket| sys::send(socket, &bytes, &borrowed).map_err(Into::into)) {
-                Ok(sent) => return sent.map_err(|error| failed("tell the launcher", error)),
-                Err(_would_block) => {}
-            }
-        }
+        let send = |socket: BorrowedFd<'_>| sys::send(socket, &bytes, &borrowed).map_err(std::io::Error::from);
+        let sent = match send(self.socket.as_fd()) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => match self.socket.room() {
+                Ok(room) => room.write(send).await,
+                Err(error) => Err(error),
+            },
+            sent => sent,
+        };
+        sent.map_err(|error| failed("tell the launcher", error))
     }
 
-    async fn receive(&self) -> std::io::Result<(Reply, Vec<OwnedFd>)> {
-        let mut buffer = vec![0; MESSAGE_BYTES_MAX];
+    /// Nothing is lost where the future is dropped.
+    async fn receive(&mut self) -> std::io::Result<(Reply, Vec<OwnedFd>)> {
+        let Self { socket, buffer, .. } = self;
         loop {
-            let mut ready = self.socket.readable().await?;
-            let Ok(received) = ready.try_io(|socket| sys::receive(socket, &mut buffer).map_err(Into::into)) else {
-                continue;
+            socket.readable().await?;
+            let (length, fds) = match socket.try_read(|socket| sys::receive(socket, buffer).map_err(Into::into)) {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
+                received => received?,
             };
-            let (length, fds) = received?;
             if length == 0 {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
             }

@@ -145,7 +145,7 @@ impl Process {
         };
         // Ends by itself when the sandbox does, which `terminate` sees to.
         tokio::spawn(reaper.run(tell));
-        let channel = Channel::new(socket.into(), stdout, stderr).map_err(io("watch a sandbox"))?;
+        let channel = Channel::new(socket, stdout, stderr).map_err(io("watch a sandbox"))?;
         let process = Self { group, pidfd, slot, place, ended };
         // If it lives now, the pid was its own when `/output` was opened.
         let output =

@@ -15,6 +15,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use bytes::BytesMut;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
 // Constants of <linux/sched.h> and <linux/mount.h> that the libc crate lacks or has in too narrow a type.
@@ -81,6 +82,16 @@ pub fn fork() -> io::Result<bool> {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(true),
         _ => Ok(false),
+    }
+}
+
+/// The same for whoever has to know its copy by its pid; `None` in the copy. Call it where no other thread was ever started.
+pub fn fork_known() -> io::Result<Option<i32>> {
+    // SAFETY: the only caller is the native runner, which has one thread, so that the copy's memory is whole and no lock is held in it.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        pid => Ok(Some(pid)),
     }
 }
 
@@ -235,6 +246,17 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> nix::Result<(usize, Vec<
         }
     }
     Ok((message.bytes, fds))
+}
+
+/// Reads into the room that `into` has, once (read(2)). 0 bytes mean that the other side is gone, or that there is no room.
+pub fn read_some(fd: BorrowedFd<'_>, into: &mut BytesMut) -> io::Result<usize> {
+    let room = into.spare_capacity_mut();
+    // SAFETY: the kernel writes at most `room.len()` bytes to where `room` is, and so many as it says are there afterwards.
+    unsafe {
+        let read = checked(libc::read(fd.as_raw_fd(), room.as_mut_ptr().cast(), room.len()) as i64)? as usize;
+        into.set_len(into.len() + read);
+        Ok(read)
+    }
 }
 
 /// Takes descriptor `number`, which the caller's parent put there, as owned.

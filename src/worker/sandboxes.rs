@@ -192,7 +192,7 @@ impl Sandboxes {
                 Asked::Waiting(waiter, receiver)
             }
         };
-        self.carry_out(core, actions, None);
+        self.carry_out(core, actions, None, now);
         asked
     }
 
@@ -233,7 +233,7 @@ impl Sandboxes {
         if let Event::Ended { sandbox } = event {
             core.handles.remove(&sandbox);
         }
-        self.carry_out(core, actions, failure);
+        self.carry_out(core, actions, failure, now);
     }
 
     /// Looks up what the actions name, gives the lock back, then acts.
@@ -242,11 +242,12 @@ impl Sandboxes {
         mut core: MutexGuard<'_, Core>,
         mut actions: Vec<Action>,
         failure: Option<CreationFailure>,
+        now: Duration,
     ) {
         let deeds: Vec<Deed> =
             actions.drain(..).filter_map(|action| self.deed(&mut core, action, failure.as_ref())).collect();
         core.actions = actions;
-        self.tick_in_time(&mut core);
+        self.tick_in_time(&mut core, now);
         drop(core);
         for deed in deeds {
             self.act(deed);

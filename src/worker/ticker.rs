@@ -45,10 +45,11 @@ impl Sandboxes {
         }
     }
 
-    /// After an event. Only a line that begins to wait can be due before what the ticker knew of; a line is watched once at a
-    /// time, so that this is silent while calls come and go.
-    pub(super) fn tick_in_time(&self, core: &mut Core) {
-        if let Some(at) = core.pool.next_watch()
+    /// After an event at `now`. Only a line that begins to wait, and a generic sandbox that was taken, can be due before what the ticker
+    /// knew of; a line is watched once at a time, so that this is silent while calls come and go.
+    pub(super) fn tick_in_time(&self, core: &mut Core, now: Duration) {
+        let due = core.pool.next_watch().into_iter().chain(core.pool.next_refill(now)).min();
+        if let Some(at) = due
             && at < core.tick_at
         {
             core.tick_at = at;

@@ -24,6 +24,10 @@ impl Bus for LocalBus {
         let _ = self.sender.send(news);
     }
 
+    fn loses_silently(&self) -> bool {
+        false
+    }
+
     fn subscribe(&self) -> Box<dyn Subscription> {
         Box::new(Listener { receiver: self.sender.subscribe() })
     }

@@ -93,6 +93,8 @@ impl Readers {
             return Err(StoreError::Full(format!("{READS_MAX} reads wait for the store")));
         }
         state.waiting.push_back(read);
+        // Only then: whoever wakes would wait for the lock again.
+        drop(state);
         self.shared.arrived.notify_one();
         Ok(())
     }

@@ -139,6 +139,7 @@ impl Pool {
         self.hold(version);
         let sandbox = match generic {
             Some(slot) => {
+                self.put_refill_off(runtime);
                 self.take_generic(slot);
                 self.charge(slot, charge_mb);
                 self.specialise(slot, version, StartType::Prewarmed, out);

@@ -13,6 +13,10 @@ use super::{Action, EndReason, GENERIC_MEMORY_MB, Pool, Refusal, Sandbox, State}
 /// Versions looked at past the oldest that can't be helped now, so that one event never costs a walk over all that wait.
 const BLOCKED_MAX: usize = 16;
 
+/// Between the first generic sandbox that is taken and the start of another: the call that took it is over by then, mostly, and no start
+/// takes the processors from it.
+const REFILL_AFTER: Duration = Duration::from_millis(10);
+
 /// The first pause of background starts after a failed one; it doubles from there.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
@@ -269,13 +273,21 @@ impl Pool {
         }
     }
 
+    /// Before one is taken. Those taken meanwhile put nothing off any further.
+    pub(super) fn put_refill_off(&mut self, runtime: Runtime) {
+        if !self.lacks(runtime) {
+            let runtime = &mut self.runtimes[runtime as usize];
+            runtime.not_before = runtime.not_before.max(self.now + REFILL_AFTER);
+        }
+    }
+
     fn lacks(&self, runtime: Runtime) -> bool {
         let pool = &self.runtimes[runtime as usize];
         pool.ready.len() + pool.coming < self.settings.prewarmed[runtime as usize]
     }
 
     /// When the first pause of a runtime that lacks generic sandboxes is over.
-    pub(super) fn next_refill(&self, now: Duration) -> Option<Duration> {
+    pub fn next_refill(&self, now: Duration) -> Option<Duration> {
         if self.draining {
             return None;
         }

@@ -71,14 +71,13 @@ impl Pool {
         sandbox.state = State::Generic;
         sandbox.since = now;
         let runtime = sandbox.runtime as usize;
+        // Never frozen: nobody's code is in it that could run, and thawing it takes its first caller's time.
         self.runtimes[runtime].ready.push_back(&mut self.sandboxes, |s| &mut s.group, slot);
-        self.unfrozen.push_back(&mut self.sandboxes, |s| &mut s.unfrozen, slot);
     }
 
-    pub(super) fn take_generic(&mut self, slot: Slot) -> bool {
+    pub(super) fn take_generic(&mut self, slot: Slot) {
         let runtime = self.sandboxes[slot].runtime as usize;
         self.runtimes[runtime].ready.unlink(&mut self.sandboxes, |s| &mut s.group, slot);
-        self.take_unfrozen(slot)
     }
 
     fn take_unfrozen(&mut self, slot: Slot) -> bool {

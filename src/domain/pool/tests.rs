@@ -92,6 +92,12 @@ impl Bench {
         assert_eq!(self.specialised(n), [assign(n, n, StartType::Cold)]);
     }
 
+    /// What is done when the refill is due.
+    fn refilled(&mut self) -> Vec<Action> {
+        self.now = self.pool.next_refill(self.now).unwrap();
+        self.apply(Event::Tick)
+    }
+
     /// A generic sandbox, ready.
     fn prewarmed(settings: Settings) -> Self {
         let mut bench = Self::new(settings);
@@ -146,9 +152,27 @@ fn a_first_call_is_cold_and_the_next_warm() {
 fn a_generic_one_is_specialised_and_replaced() {
     let (mut bench, f) = (Bench::prewarmed(one_prewarmed()), python(1));
     assert_eq!(bench.pool.memory_mb(), GENERIC_MEMORY_MB);
-    assert_eq!(bench.checkout(1, &f), [specialise(1, &f), start(2)]);
+    assert_eq!(bench.checkout(1, &f), [specialise(1, &f)], "the call has the processors to itself");
     assert_eq!(bench.specialised(1), [assign(1, 1, StartType::Prewarmed)]);
+    assert_eq!(bench.refilled(), [start(2)]);
     assert_eq!(bench.pool.memory_mb(), 128 + GENERIC_MEMORY_MB);
+}
+
+#[test]
+fn those_taken_later_put_the_refill_off_no_further() {
+    let mut prewarmed = [0; RUNTIMES];
+    prewarmed[Runtime::Python as usize] = 2;
+    let mut bench = Bench::new(Settings { prewarmed, ..settings() });
+    bench.apply(Event::Tick);
+    bench.started(1);
+    bench.started(2);
+    bench.checkout(1, &python(1));
+    let due = bench.pool.next_refill(bench.now);
+    assert!(due.is_some());
+    bench.now += Duration::from_millis(1);
+    bench.checkout(2, &python(2));
+    assert_eq!(bench.pool.next_refill(bench.now), due);
+    assert_eq!(bench.refilled(), [start(3), start(4)]);
 }
 
 #[test]
@@ -310,11 +334,12 @@ fn idle_ones_freeze_then_end() {
 }
 
 #[test]
-fn generic_ones_freeze_and_stay() {
+fn generic_ones_stay_and_are_not_frozen() {
     let mut bench = Bench::prewarmed(one_prewarmed());
     bench.now += Duration::from_secs(100_000);
-    assert_eq!(bench.apply(Event::Tick), [Action::Freeze { sandbox: SandboxId(1) }]);
-    assert_eq!(bench.pool.counts()[Runtime::Python as usize].frozen, 1);
+    assert_eq!(bench.apply(Event::Tick), []);
+    let counts = bench.pool.counts()[Runtime::Python as usize];
+    assert_eq!((counts.prewarmed, counts.frozen), (1, 0));
 }
 
 #[test]
@@ -366,6 +391,7 @@ fn draining_refuses_newcomers_and_serves_who_waits() {
     let (f, g) = (python(1), python(2));
     bench.checkout(1, &f);
     bench.specialised(1);
+    bench.refilled();
     bench.checkout(2, &f);
     bench.started(2);
     assert_eq!(bench.apply(Event::Drain), [end(2, EndReason::Draining)]);

@@ -79,15 +79,7 @@ class Channel {
 
   /** `meta` and `body` are strings. One write, unless the socket is full. */
   send(kind, meta, body) {
-    const metaBytes = Buffer.byteLength(meta);
-    const bodyBytes = Buffer.byteLength(body);
-    const frame = Buffer.allocUnsafe(HEADER_BYTES + metaBytes + bodyBytes);
-    frame[0] = VERSION;
-    frame[1] = kind;
-    frame.writeUInt16LE(metaBytes, 2);
-    frame.writeUInt32LE(bodyBytes, 4);
-    frame.utf8Write(meta, HEADER_BYTES, metaBytes);
-    frame.utf8Write(body, HEADER_BYTES + metaBytes, bodyBytes);
+    const frame = frameOf(kind, meta, body);
     let sent = 0;
     try {
       while (sent < frame.length) sent += fs.writeSync(this.fd, frame, sent);
@@ -96,6 +88,19 @@ class Channel {
       this.socket.write(frame.subarray(sent));
     }
   }
+}
+
+function frameOf(kind, meta, body) {
+  const metaBytes = Buffer.byteLength(meta);
+  const bodyBytes = Buffer.byteLength(body);
+  const frame = Buffer.allocUnsafe(HEADER_BYTES + metaBytes + bodyBytes);
+  frame[0] = VERSION;
+  frame[1] = kind;
+  frame.writeUInt16LE(metaBytes, 2);
+  frame.writeUInt32LE(bodyBytes, 4);
+  frame.utf8Write(meta, HEADER_BYTES, metaBytes);
+  frame.utf8Write(body, HEADER_BYTES + metaBytes, bodyBytes);
+  return frame;
 }
 
 function frameBytes(bytes) {
@@ -486,6 +491,7 @@ function serve(fd) {
   let invoke;
   let call; // the one that runs
   let failLoading; // set while the user's module loads
+  let send = (kind, meta, body) => channel.send(kind, meta, body);
 
   const specialise = async (meta) => {
     root = meta.taskRoot;
@@ -497,14 +503,14 @@ function serve(fd) {
       error = describe(thrown, root);
     }
     failLoading = undefined;
-    channel.send(SPECIALISED, encodeMeta({ error }), '');
+    send(SPECIALISED, encodeMeta({ error }), '');
   };
 
   const begin = (meta, body) => {
     process.env.JOB_ID = meta.id;
     const mine = (call = new Call(meta, root, (resultMeta, value) => {
       call = undefined;
-      channel.send(RESULT, encodeMeta(resultMeta), value);
+      send(RESULT, encodeMeta(resultMeta), value);
     }));
     try {
       invoke(body, new Context(facts, meta, mine), mine);
@@ -519,6 +525,30 @@ function serve(fd) {
     process.reallyExit(70);
   });
 
+  /**
+   * Does once, with a function of ours, what the first function and its first call will need done, and takes it back: what runs for
+   * the first time is compiled first, and that is most of what loading a small function takes.
+   */
+  const rehearse = async (folder) => {
+    const environment = { ...process.env };
+    const answered = () => new Promise((resolve) => (send = (kind, meta, body) => resolve(frameOf(kind, meta, body))));
+    const facts = { functionName: '', functionId: '', functionVersion: 0, memoryMb: 0 };
+    const load = { taskRoot: folder, handler: 'rehearsal.handler', env: { TZ: ':UTC' }, ...facts };
+    for (const [kind, meta, body] of [[SPECIALISE, load, ''], [INVOKE, { id: '', deadlineMs: 0 }, '{"a":[1,"b",null]}']]) {
+      const answer = answered();
+      channel.take(frameOf(kind, stringify(meta), body));
+      await answer;
+      if (!invoke) break; // it can't be loaded; what is wrong shows again when it counts
+    }
+    send = (kind, meta, body) => channel.send(kind, meta, body);
+    root = '/';
+    invoke = undefined;
+    process.chdir('/');
+    for (const name of Object.keys(process.env)) if (!(name in environment)) delete process.env[name];
+    Object.assign(process.env, environment);
+    delete require.cache[path.join(folder, 'rehearsal.js')];
+  };
+
   // What nobody caught fails the call it happened in; the sandbox stays.
   const uncaught = (thrown) => {
     if (call) return call.fail(thrown);
@@ -532,7 +562,10 @@ function serve(fd) {
   // What is printed must be in the pipe before the result is sent; Node itself promises it for files and terminals only.
   for (const stream of [process.stdout, process.stderr]) stream._handle?.setBlocking?.(true);
   // The first asynchronous file operation starts the thread pool: do it now, so that the number of threads stays the same.
-  fs.stat('/', () => channel.send(READY, '{}', ''));
+  fs.stat('/', async () => {
+    await rehearse(__dirname);
+    channel.send(READY, '{}', '');
+  });
 }
 
 serve(SOCKET_FD);

@@ -37,6 +37,7 @@ encode_ascii = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 # Of JSON without white space around it, as the daemon sends it: `decode` would look for some with regular expressions.
 scan = json.JSONDecoder().scan_once
 now_ns = time.perf_counter_ns
+bootstrap = sys.modules["_frozen_importlib"]
 
 
 class Unloadable(Exception):
@@ -185,6 +186,8 @@ def import_user_module(root, module):
         if not os.path.isfile(path):
             raise Unloadable("the package has no file %s.py" % module.replace(".", "/"))
         return import_by_path(module, path)
+    if "." not in module and os.path.isfile(path) and not has_other_forms(root, module):
+        return import_source(module, path)
     try:
         __import__(module)
     except ModuleNotFoundError as error:
@@ -192,6 +195,34 @@ def import_user_module(root, module):
             raise Unloadable("the package has no file %s.py" % module.replace(".", "/")) from None
         raise
     return sys.modules[module]
+
+
+def has_other_forms(root, module):
+    """Whether what Python's own search would find first may be something else than `module`.py: a package, or compiled files."""
+    return os.path.isdir(os.path.join(root, module)) or os.path.isdir(os.path.join(root, "__pycache__"))
+
+
+def import_source(name, path):
+    """What `import` does once it has found the file, without the search: of a small module that is the most part."""
+    return bootstrap._load(spec_of(name, path))
+
+
+def spec_of(name, path):
+    spec = bootstrap.ModuleSpec(name, SourceLoader(name, path), origin=path)
+    spec.has_location = True
+    return spec
+
+
+class SourceLoader(type(json.__loader__)):
+    def get_code(self, name):
+        file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            source = os.read(file, READ_BYTES)
+            while rest := os.read(file, READ_BYTES):
+                source += rest
+        finally:
+            os.close(file)
+        return compile(source, self.path, "exec", dont_inherit=True)
 
 
 def import_by_path(name, path):
@@ -205,8 +236,9 @@ def import_by_path(name, path):
 def load(specialise):
     """Becomes the function: environment, folder, code. Returns what to call, and how many arguments it takes."""
     root = specialise["taskRoot"]
+    zone = os.environ.get("TZ")
     os.environ.update(specialise["env"])
-    if "TZ" in specialise["env"]:
+    if os.environ.get("TZ") != zone:
         time.tzset()
     os.chdir(root)
     vendored = os.path.join(root, "python")
@@ -536,6 +568,38 @@ def serve(fd):
         channel.send(RESULT, encode_meta(meta), value)
 
 
+def rehearse(folder):
+    """Does once, with a function of ours in `folder`, what the first function and its first call will need done, and takes it back.
+
+    What runs for the first time reads its pages from the executable and fills the interpreter's caches: that is most of what loading a
+    small function takes. Call it before `serve`.
+    """
+    environment, path, modules = dict(os.environ), sys.path[:], set(sys.modules)
+    specialise = {
+        "taskRoot": folder,
+        "handler": "rehearsal.handler",
+        "env": {"TZ": os.environ.get("TZ", ":UTC")},
+        "functionName": "",
+        "functionId": "",
+        "functionVersion": 0,
+        "memoryMb": 0,
+    }
+    try:
+        errors = Errors(folder)
+        function = Function(scan(encode(specialise), 0)[0], errors, Loop())
+        meta, _ = function.invoke({"id": "", "deadlineMs": 0}, b'{"a":[1,"b",null]}')
+        encode_meta(meta)
+    except Exception:
+        pass  # a rehearsal: what is really wrong shows again when it counts
+    os.chdir("/")
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[:] = path
+    sys.path_importer_cache.pop(folder, None)
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+
+
 def wait_to_be_forked():
     """In a zygote: gets everything ready and becomes the origin of others. Returns in each of them, behind its walls."""
     import gc
@@ -551,6 +615,7 @@ def wait_to_be_forked():
 
 
 if __name__ == "__main__":
+    rehearse(os.path.dirname(os.path.abspath(__file__)))
     if os.environ.pop("FAASD_FORK", None) is not None:
         wait_to_be_forked()
     elif "LD_PRELOAD" in os.environ:

@@ -7,11 +7,12 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::printed::Printed;
@@ -23,7 +24,7 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// A running program.
 pub(super) struct Program {
-    child: Child,
+    pid: Pid,
     /// What of its input is still to be written.
     pub stdin: Option<(ChildStdin, Vec<u8>)>,
     pub stdout: Option<ChildStdout>,
@@ -64,7 +65,12 @@ impl Program {
         if let Some(stdout) = &stdout {
             never_block(stdout)?;
         }
-        Ok(Self { child, stdin, stdout, printed: Printed::default() })
+        Ok(Self { pid: Pid::from_raw(child.id().cast_signed()), stdin, stdout, printed: Printed::default() })
+    }
+
+    /// One that a launch pad became.
+    pub fn launched(pid: Pid) -> Self {
+        Self { pid, stdin: None, stdout: None, printed: Printed::default() }
     }
 
     /// Writes as much input as fits; closes it after the last byte, or when nobody reads it.
@@ -95,15 +101,18 @@ impl Program {
         Ok(())
     }
 
-    /// How it ended, if it has.
+    /// How it ended, if it has. Not to be asked again then.
     pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.child.try_wait()
+        Ok(match waitpid(self.pid, Some(WaitPidFlag::WNOHANG))? {
+            WaitStatus::Exited(_, code) => Some(ExitStatus::from_raw((code & 0xff) << 8)),
+            WaitStatus::Signaled(_, signal, _) => Some(ExitStatus::from_raw(signal as i32)),
+            _ => None,
+        })
     }
 
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id().cast_signed());
         // ESRCH only: it is not reaped before `ended` says so, and not signalled after.
-        let _ = nix::sys::signal::kill(pid, signal);
+        let _ = nix::sys::signal::kill(self.pid, signal);
     }
 }
 

@@ -18,11 +18,14 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use super::api::{Api, ConnectionId};
 use super::build;
 use super::daemon::{Daemon, Frame};
+use super::pad::{Fork, Pad};
 use super::printed::Value;
 use super::program::{self, Program, Start};
 use crate::domain::function::Runtime;
 use crate::runtime::wire::{Invoke, Kind, OUTPUT_TOO_LARGE, ResultMeta, RuntimeError, Specialise};
 
+/// A generic runner that was left alone for so long is not about to be given its function, and makes ready for it.
+const PAD_AFTER_MS: u8 = 5;
 const DEFAULT_PATH: (&str, &str) = ("PATH", "/usr/local/bin:/usr/bin:/bin");
 
 /// Why the runner ends.
@@ -56,6 +59,8 @@ enum Event {
     Connection(ConnectionId),
     Stdin,
     Stdout,
+    /// Nothing came, and there is something to do meanwhile.
+    Quiet,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,12 +102,15 @@ pub(super) struct Service {
     life: Life,
     phase: Phase,
     program: Option<Program>,
+    /// Until it was used once.
+    fork: Option<Fork>,
+    pad: Option<Pad>,
     /// SIGTERM came: the program has it too; when it ends, so do we.
     terminating: bool,
 }
 
 impl Service {
-    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+    pub fn new(socket: OwnedFd, fork: Fork) -> io::Result<Self> {
         let mut blocked = SigSet::empty();
         blocked.add(Signal::SIGCHLD);
         blocked.add(Signal::SIGTERM);
@@ -120,6 +128,8 @@ impl Service {
             life: Life::PerCall,
             phase: Phase::Generic,
             program: None,
+            fork: Some(fork),
+            pad: None,
             terminating: false,
         })
     }
@@ -151,6 +161,8 @@ impl Service {
                 Event::Connection(id) => self.connection_is_readable(id)?,
                 Event::Stdin => self.program.iter_mut().for_each(Program::feed),
                 Event::Stdout => self.drain()?,
+                // Without it the program is started in the usual way.
+                Event::Quiet => self.pad = self.fork.take().and_then(|fork| Pad::make(fork).ok()),
             }
         }
         Ok(())
@@ -178,13 +190,19 @@ impl Service {
             events.push(Event::Stdout);
             fds.push(PollFd::new(stdout.as_fd(), PollFlags::POLLIN));
         }
-        match poll(&mut fds, PollTimeout::NONE) {
+        let patience = if self.may_make_pad() { PAD_AFTER_MS.into() } else { PollTimeout::NONE };
+        match poll(&mut fds, patience) {
+            Ok(0) => return Ok(vec![Event::Quiet]),
             Ok(_) => {}
             Err(nix::errno::Errno::EINTR) => return Ok(Vec::new()),
             Err(error) => return Err(error.into()),
         }
         let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
         Ok(events.into_iter().zip(ready).filter_map(|(event, ready)| ready.then_some(event)).collect())
+    }
+
+    fn may_make_pad(&self) -> bool {
+        self.fork.is_some() && matches!(self.phase, Phase::Generic)
     }
 
     // --- the daemon
@@ -239,12 +257,23 @@ impl Service {
         self.specialise = Some(specialise);
         if starts_now {
             self.life = Life::Server;
-            self.start_program(Command::new(&path), None, false)
-                .map_err(|error| program::not_started(&path, &error))?;
+            self.start_server(&path).map_err(|error| program::not_started(&path, &error))?;
             self.phase = Phase::Starting;
         } else {
+            // Gone before we say that we are ready: what is there then counts as ours.
+            self.pad.take().into_iter().for_each(Pad::dismiss);
             self.phase = Phase::Idle;
         }
+        Ok(())
+    }
+
+    /// From the pad where there is one.
+    fn start_server(&mut self, path: &Path) -> io::Result<()> {
+        let (Some(pad), Some(specialise)) = (self.pad.take(), &self.specialise) else {
+            return self.start_program(Command::new(path), None, false);
+        };
+        let pid = pad.launch(path, Path::new(&specialise.task_root), &specialise.env)?;
+        self.program = Some(Program::launched(pid));
         Ok(())
     }
 

@@ -5,11 +5,12 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::meter::{Meter, open};
-use super::{CgroupError, Controller, Layout};
+use super::{CgroupError, Controller, Layout, Limits};
 
 /// Which spelling a kept file speaks.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct Group {
     memory_event: Option<OwnedFd>,
     meter: Meter,
     freeze: Option<Kept>,
+    /// As they were set last; `None`: not at all, or not as a whole.
+    pub(super) limits: Mutex<Option<Limits>>,
 }
 
 /// On which kind of hierarchy a controller is.
@@ -104,6 +107,7 @@ impl Group {
             freeze: keep(Controller::Freezer, "freezer.state", "cgroup.freeze")?,
             pids_dir,
             directories,
+            limits: Mutex::default(),
         })
     }
 

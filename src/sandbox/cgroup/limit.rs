@@ -1,8 +1,10 @@
 //! What the groups of a sandbox allow, in the words of v1 and of v2.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::PoisonError;
 
 use super::group::Kind;
 use super::{CgroupError, Group, write};
@@ -63,43 +65,62 @@ const CPU_PERIOD_US: u64 = 100_000;
 const HURRIED_SHARES: u64 = 1024;
 
 impl Group {
-    /// Sets or changes the limits. No swap beyond the memory.
+    /// Sets or changes the limits; what is as it was is not written. No swap beyond the memory.
     pub fn limit(&self, limits: &Limits) -> Result<(), CgroupError> {
-        match &self.memory {
-            Some((Kind::V1, dir)) => limit_memory_v1(dir, limits.memory_bytes)?,
-            Some((Kind::V2, dir)) => {
-                write(&dir.join("memory.max"), &limits.memory_bytes.to_string())?;
-                // Whole or not at all: half a function is no function.
-                write(&dir.join("memory.oom.group"), "1")?;
-                let swap = dir.join("memory.swap.max");
-                if swap.exists() {
-                    write(&swap, "0")?;
-                }
-            }
-            None => {}
+        let mut known = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = known.take();
+        let differs = |of: fn(&Limits) -> u64| before.as_ref().is_none_or(|before| of(before) != of(limits));
+        if differs(|limits| limits.memory_bytes) {
+            self.limit_memory(limits.memory_bytes, before.is_none())?;
         }
-        match &self.cpu {
-            Some((Kind::V1, dir)) => {
-                write(&dir.join("cpu.shares"), &limits.cpu_shares.clamp(2, 262_144).to_string())?;
-                let quota = dir.join("cpu.cfs_quota_us");
-                if quota.exists() {
-                    write(&quota, &limits.cpu_quota_us.to_string())?;
+        if differs(|limits| limits.cpu_shares) {
+            match &self.cpu {
+                Some((Kind::V1, dir)) => {
+                    write(&dir.join("cpu.shares"), &limits.cpu_shares.clamp(2, 262_144).to_string())?;
                 }
+                Some((Kind::V2, dir)) => {
+                    write(&dir.join("cpu.weight"), &(limits.cpu_shares * 100 / 1024).clamp(1, 10_000).to_string())?;
+                }
+                None => {}
             }
-            Some((Kind::V2, dir)) => {
-                write(&dir.join("cpu.weight"), &(limits.cpu_shares * 100 / 1024).clamp(1, 10_000).to_string())?;
-                write(&dir.join("cpu.max"), &format!("{} {CPU_PERIOD_US}", limits.cpu_quota_us))?;
-            }
-            None => {}
         }
-        if let Some(dir) = &self.pids_dir {
+        if differs(|limits| limits.cpu_quota_us) {
+            match &self.cpu {
+                Some((Kind::V1, dir)) => {
+                    write_if_there(&dir.join("cpu.cfs_quota_us"), &limits.cpu_quota_us.to_string())?
+                }
+                Some((Kind::V2, dir)) => {
+                    write(&dir.join("cpu.max"), &format!("{} {CPU_PERIOD_US}", limits.cpu_quota_us))?;
+                }
+                None => {}
+            }
+        }
+        if let Some(dir) = self.pids_dir.as_ref().filter(|_| differs(|limits| limits.pids.into())) {
             write(&dir.join("pids.max"), &limits.pids.to_string())?;
         }
+        *known = Some(*limits);
         Ok(())
+    }
+
+    fn limit_memory(&self, bytes: u64, is_first: bool) -> Result<(), CgroupError> {
+        match &self.memory {
+            Some((Kind::V1, dir)) => limit_memory_v1(dir, bytes),
+            Some((Kind::V2, dir)) => {
+                write(&dir.join("memory.max"), &bytes.to_string())?;
+                if is_first {
+                    // Whole or not at all: half a function is no function.
+                    write(&dir.join("memory.oom.group"), "1")?;
+                    write_if_there(&dir.join("memory.swap.max"), "0")?;
+                }
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     /// Takes the bounds on the processor away, for what has only its own end left to do.
     pub fn hurry(&self) {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).take();
         // What can't be written changes nothing but the time that it takes.
         let _ = match &self.cpu {
             Some((Kind::V1, dir)) => write(&dir.join("cpu.shares"), &HURRIED_SHARES.to_string())
@@ -138,30 +159,34 @@ impl Group {
     }
 }
 
+/// `false`: this kernel has no such file.
+fn try_write(path: &Path, value: &str) -> Result<bool, CgroupError> {
+    let opened = OpenOptions::new().write(true).truncate(true).open(path);
+    match opened.and_then(|mut file| file.write_all(value.as_bytes())) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(CgroupError::new("write", path)(error)),
+    }
+}
+
+fn write_if_there(path: &Path, value: &str) -> Result<(), CgroupError> {
+    try_write(path, value).map(drop)
+}
+
 fn limit_memory_v1(dir: &Path, bytes: u64) -> Result<(), CgroupError> {
     let bytes = bytes.to_string();
     let (plain, with_swap) = (dir.join("memory.limit_in_bytes"), dir.join("memory.memsw.limit_in_bytes"));
-    let swappiness = dir.join("memory.swappiness");
-    if with_swap.exists() {
-        // The limit with swap may never be below the one without: whichever order is allowed now works.
-        if write(&plain, &bytes).is_err() {
-            write(&with_swap, &bytes)?;
-            write(&plain, &bytes)?;
-        } else {
-            write(&with_swap, &bytes)?;
-        }
-    } else {
+    // The limit with swap may never be below the one without: whichever order is allowed now works.
+    let lowered = write(&plain, &bytes);
+    let has_swap = try_write(&with_swap, &bytes)?;
+    if lowered.is_err() {
         write(&plain, &bytes)?;
-        if swappiness.exists() {
-            write(&swappiness, "0")?;
-        }
+    }
+    if !has_swap {
+        write_if_there(&dir.join("memory.swappiness"), "0")?;
     }
     // v1 does not count the buffers of network sockets with the rest, and loopback has them too.
-    let sockets = dir.join("memory.kmem.tcp.limit_in_bytes");
-    if sockets.exists() {
-        write(&sockets, &bytes)?;
-    }
-    Ok(())
+    write_if_there(&dir.join("memory.kmem.tcp.limit_in_bytes"), &bytes)
 }
 
 #[cfg(test)]

@@ -71,6 +71,8 @@ pub struct Plan<'a> {
     pub root: &'a Path,
     /// The slot's shared mount, where code will appear.
     pub task: &'a Path,
+    /// Options of the tmpfs that `/tmp` and `/output` are on.
+    pub scratch: &'a str,
     pub user_namespace: bool,
     pub start: &'a Start,
     pub given: &'a Given,
@@ -177,7 +179,7 @@ fn mounts(plan: &Plan<'_>, user: u32) -> Result<(), StepError> {
     mount(Some(&task), template::TASK, none, MsFlags::MS_BIND, none).step("mount /var/task")?;
     mount(none, template::TASK, none, MsFlags::MS_SLAVE, none).step("follow the slot")?;
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    scratch(user, quiet)?;
+    scratch(plan.scratch, user, quiet)?;
     // While the host's own is still in sight: the kernel lets nobody see more of it than there was to see.
     proc::mount_own(plan.proc_covers)?;
     pivot_root(".", ".").step("change the root")?;
@@ -185,13 +187,10 @@ fn mounts(plan: &Plan<'_>, user: u32) -> Result<(), StepError> {
     chdir("/").step("enter the new root")
 }
 
-/// What the tmpfs may hold until the daemon sizes it for a version: nobody's code has run before that.
-const SCRATCH_AT_START: &str = "mode=0755,size=1m,nr_inodes=256";
-
 /// One file system of the sandbox's own, of which `/tmp` and `/output` are two directories, so that one size bounds both.
-fn scratch(user: u32, flags: MsFlags) -> Result<(), StepError> {
+fn scratch(options: &str, user: u32, flags: MsFlags) -> Result<(), StepError> {
     let whole = Path::new(template::TMP);
-    mount(Some("tmpfs"), whole, Some("tmpfs"), flags, Some(SCRATCH_AT_START)).step("mount a tmpfs")?;
+    mount(Some("tmpfs"), whole, Some("tmpfs"), flags, Some(options)).step("mount a tmpfs")?;
     // `/tmp` last: it covers the whole.
     for point in [template::OUTPUT, template::TMP] {
         let part = whole.join(point);

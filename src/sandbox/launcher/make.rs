@@ -153,6 +153,7 @@ impl Launcher {
         let plan = Plan {
             root: self.root(start.root).ok_or_else(missing)?,
             task: &task,
+            scratch: &self.scratch,
             user_namespace: self.setup.user_namespace,
             start,
             given,

@@ -29,6 +29,8 @@ pub struct Setup {
     pub files: Vec<(String, String)>,
     /// Parents of the sandboxes' groups, to be swept when the daemon is gone.
     pub cgroup_parents: Vec<PathBuf>,
+    /// What `/tmp` and `/output` hold until the daemon sizes them for a version: nobody's code has run before that.
+    pub scratch: Scratch,
     /// Whether sandboxes get a user namespace; without, they run under their host ids.
     pub user_namespace: bool,
     /// Interpreters to be kept for forking; there are none where there is no user namespace.

@@ -14,7 +14,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use super::make::Starting;
 use super::proc::{self, Cover};
-use super::protocol::{MESSAGE_BYTES_MAX, Reply, Request, Root, Setup};
+use super::protocol::{MESSAGE_BYTES_MAX, Reply, Request, Root, Scratch, Setup};
 use super::template::{self, Step, StepError, c_path};
 use super::zygote::Zygote;
 use super::{landlock, namespace, time};
@@ -59,6 +59,8 @@ const COLLECT: Duration = Duration::from_secs(1);
 /// What lives as long as the launcher.
 pub struct Launcher {
     pub(super) setup: Setup,
+    /// Options of the tmpfs that `/tmp` and `/output` are on.
+    pub(super) scratch: String,
     pub(super) filters: Filters,
     pub(super) proc_covers: Vec<Cover>,
     pub(super) time_namespace: bool,
@@ -80,10 +82,9 @@ pub fn reply(socket: &OwnedFd, message: &Reply, fds: &[BorrowedFd<'_>]) -> io::R
     sys::send(socket, &bytes, fds).map_err(io::Error::from)
 }
 
-/// `None`: the daemon is gone.
-fn next_request(socket: &OwnedFd) -> io::Result<Option<(Request, Vec<OwnedFd>)>> {
-    let mut buffer = vec![0; MESSAGE_BYTES_MAX];
-    let (length, fds) = sys::receive(socket, &mut buffer)?;
+/// `None`: the daemon is gone. `buffer` holds the longest message.
+fn next_request(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<(Request, Vec<OwnedFd>)>> {
+    let (length, fds) = sys::receive(socket, buffer)?;
     if length == 0 {
         return Ok(None);
     }
@@ -93,7 +94,8 @@ fn next_request(socket: &OwnedFd) -> io::Result<Option<(Request, Vec<OwnedFd>)>>
 
 impl Launcher {
     fn start(socket: &OwnedFd) -> Result<Self, StepError> {
-        let Some((Request::Setup(mut setup), _)) = next_request(socket).step("read the set-up")? else {
+        let mut buffer = vec![0; MESSAGE_BYTES_MAX];
+        let Some((Request::Setup(mut setup), _)) = next_request(socket, &mut buffer).step("read the set-up")? else {
             return Err(StepError { step: "read the set-up".into(), source: io::ErrorKind::InvalidData.into() });
         };
         let left = sys::walls::join_session_keyring().map_err(|errno| io::Error::from_raw_os_error(errno.0));
@@ -115,7 +117,9 @@ impl Launcher {
         let time_namespace = setup.user_namespace && time::is_offered();
         let zygotes = if setup.user_namespace { std::mem::take(&mut setup.zygotes) } else { Vec::new() };
         let zygotes = zygotes.into_iter().filter_map(|kept| Zygote::new(kept.arguments, kept.environment)).collect();
+        let Scratch { bytes, inodes } = setup.scratch;
         let launcher = Self {
+            scratch: format!("mode=0755,size={bytes},nr_inodes={inodes}"),
             setup,
             filters: Filters::compile(),
             proc_covers: proc::covers().step("read /proc")?,
@@ -133,6 +137,8 @@ impl Launcher {
 
     /// Until the daemon is gone (`Ok`) or something can't be mended.
     fn serve(&mut self, socket: &OwnedFd) -> io::Result<()> {
+        // One for all: to get so much of the kernel anew takes longer than most requests.
+        let mut buffer = vec![0; MESSAGE_BYTES_MAX];
         loop {
             self.look_after_zygotes(socket)?;
             let starting = self.starting.iter().map(|s| s.failure.as_fd());
@@ -164,7 +170,7 @@ impl Launcher {
             {
             }
             if asked {
-                match next_request(socket)? {
+                match next_request(socket, &mut buffer)? {
                     None => return Ok(()),
                     Some((request, fds)) => self.handle(socket, request, fds)?,
                 }
