@@ -54,7 +54,7 @@ impl Machine {
             }
             _ => {
                 let (source, program) = (self.home.path().join("echo.cpp"), directory.join("bootstrap"));
-                fs::write(&source, include_str!("../load/echo.cpp"))?;
+                fs::write(&source, include_str!("../harness/echo.cpp"))?;
                 let built = Command::new("g++").args(["-O2", "-static", "-o"]).args([&program, &source]).status()?;
                 if !built.success() {
                     return Err("g++ could not build the native echo".into());

@@ -4,13 +4,9 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench talks to the person who started it")]
 #![allow(clippy::disallowed_methods, reason = "a bench reads its machine and waits on its own thread")]
 
-#[path = "../load/answer.rs"]
-mod answer;
 mod burst;
-#[path = "../load/control.rs"]
-mod control;
-#[path = "../load/daemon.rs"]
-mod daemon;
+#[path = "../harness/lib.rs"]
+mod harness;
 mod machine;
 mod rows;
 mod single;
@@ -18,6 +14,8 @@ mod single;
 use std::error::Error;
 
 use clap::Parser;
+
+use harness::{answer, control, daemon};
 
 #[derive(clap::Parser, Debug)]
 #[command(about = "Makes, specialises, freezes and ends real sandboxes, and prints how long that takes")]
