@@ -14,7 +14,7 @@ while [ $# -gt 0 ]; do
     case "$1" in
         --rounds) rounds="$2"; shift ;;
         --seconds) seconds="$2"; shift ;;
-        --only) only="$2"; report+=(--no-history); shift ;;
+        --only) only="$2"; report+=(--partial); shift ;;
         --no-history) report+=(--no-history) ;;
         --no-install) install= ;;
         *) echo "what is $1?" >&2; sed -n 3,4p "$0" >&2; exit 2 ;;

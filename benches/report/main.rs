@@ -32,9 +32,12 @@ enum Command {
         /// Rounds that the load had, to tell.
         #[arg(long)]
         rounds: Option<u32>,
-        /// Keep no line of this run: it was partial, or of a build nobody will ask about.
+        /// Keep no line of this run: nobody will ask about this build.
         #[arg(long)]
         no_history: bool,
+        /// Only single cases were measured: no line of it is kept, and the last whole run stays what the pages are written from.
+        #[arg(long)]
+        partial: bool,
     },
     /// Write the tables of the last run into the pages that show them.
     Readme,
@@ -45,12 +48,12 @@ fn main() -> anyhow::Result<()> {
     // Cargo says `--bench` to every bench.
     match Command::parse_from(std::env::args().filter(|argument| argument != "--bench")) {
         Command::Begin => machine::Begin::now().keep(root).context("could not begin"),
-        Command::End { rounds, no_history } => end(root, rounds, no_history),
+        Command::End { rounds, no_history, partial } => end(root, rounds, no_history || partial, partial),
         Command::Readme => pages::write(root, &run::Run::read(root)?),
     }
 }
 
-fn end(root: &Path, rounds: Option<u32>, no_history: bool) -> anyhow::Result<()> {
+fn end(root: &Path, rounds: Option<u32>, no_history: bool, partial: bool) -> anyhow::Result<()> {
     let run = run::Run::gather(root, rounds)?;
     println!("{}", tables::whole(&run));
     let history = history_file(root);
@@ -61,7 +64,7 @@ fn end(root: &Path, rounds: Option<u32>, no_history: bool) -> anyhow::Result<()>
         history::append(&history, &run)?;
         println!("one line more in {}", history.display());
     }
-    println!("written to {}", run.write(root)?.display());
+    println!("written to {}", run.write(root, partial)?.display());
     Ok(())
 }
 

@@ -40,8 +40,8 @@ impl Run {
         Ok(serde_json::from_slice(&bytes)?)
     }
 
-    pub fn write(&self, root: &Path) -> anyhow::Result<PathBuf> {
-        let path = file(root);
+    pub fn write(&self, root: &Path, partial: bool) -> anyhow::Result<PathBuf> {
+        let path = if partial { file(root).with_file_name("partial.json") } else { file(root) };
         fs::write(&path, serde_json::to_vec_pretty(self)?).with_context(|| format!("write {}", path.display()))?;
         Ok(path)
     }
