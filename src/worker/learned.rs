@@ -29,7 +29,7 @@ impl Worker {
         for lesson in &lessons {
             match lesson.read() {
                 Some(Learned::Pauses(function, pauses)) => {
-                    self.sandboxes.with_pool_mut(|pool| pool.recall(function, pauses));
+                    self.sandboxes.with_pool_mut(|pool| pool.recall(function, *pauses));
                 }
                 Some(Learned::Calls(calls)) => self.advisors.recall(*calls),
                 None => unreadable += 1,

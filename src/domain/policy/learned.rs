@@ -26,7 +26,7 @@ pub struct Lesson {
 /// The same, understood.
 #[derive(Debug)]
 pub enum Learned {
-    Pauses(FunctionId, IdleTimes),
+    Pauses(FunctionId, Box<IdleTimes>),
     Calls(Box<VersionCalls>),
 }
 
@@ -76,7 +76,7 @@ impl Lesson {
             None => {
                 let read: Pauses = serde_json::from_str(&self.text).ok()?;
                 let idle = IdleTimes::of_counts(&read.bins, read.beyond).filter(|_| read.form == FORM)?;
-                Some(Learned::Pauses(self.function, idle))
+                Some(Learned::Pauses(self.function, Box::new(idle)))
             }
             Some(number) => {
                 let Calls { form, memory_mb, auto_memory, calls } = serde_json::from_str(&self.text).ok()?;
@@ -108,7 +108,7 @@ mod tests {
 
     fn pauses(lesson: &Lesson) -> Option<IdleTimes> {
         match lesson.read()? {
-            Learned::Pauses(FUNCTION, idle) => Some(idle),
+            Learned::Pauses(FUNCTION, idle) => Some(*idle),
             other @ (Learned::Pauses(..) | Learned::Calls(_)) => panic!("{other:?}"),
         }
     }
