@@ -1,5 +1,6 @@
 //! Builds the library that zygotes preload (`src/sandbox/sys/zygote.rs`), which the executable carries.
 #![allow(clippy::disallowed_methods, reason = "a build script is told everything by its environment")]
+#![allow(clippy::print_stdout, reason = "and tells what it has to say so")]
 
 use std::env;
 use std::path::PathBuf;

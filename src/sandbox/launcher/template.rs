@@ -95,7 +95,7 @@ pub fn build(root: &Path, setup: &Setup, with_compilers: bool) -> Result<(), Ste
         write(&own.join(name), contents, 0o444)?;
     }
     if !with_compilers && !setup.zygotes.is_empty() {
-        write(&own.join(zygote::LIBRARY_NAME), zygote::LIBRARY, 0o444)?;
+        write_bytes(&own.join(zygote::LIBRARY_NAME), zygote::LIBRARY, 0o444)?;
     }
     show(&setup.executable, &own.join("faasd"), true)?;
     proc::write_covers(root)?;
@@ -116,7 +116,11 @@ pub fn make_dir(path: &Path) -> Result<(), StepError> {
     fs::create_dir_all(path).step(format!("make {}", path.display()))
 }
 
-pub fn write(path: &Path, contents: impl AsRef<[u8]>, mode: u32) -> Result<(), StepError> {
+pub fn write(path: &Path, contents: &str, mode: u32) -> Result<(), StepError> {
+    write_bytes(path, contents.as_bytes(), mode)
+}
+
+fn write_bytes(path: &Path, contents: &[u8], mode: u32) -> Result<(), StepError> {
     fs::write(path, contents).step(format!("write {}", path.display()))?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).step(format!("set mode of {}", path.display()))
 }

@@ -134,8 +134,8 @@ impl Zygote {
             }
             // Preloading was refused, say, and it is an interpreter like any other, which speaks as such.
             Ok((1.., _)) => Some(self.end("is none: the interpreter did not load the library")),
-            Ok((0, _)) => Some(self.end("ended")),
-            Err(error) => Some(self.end(&error.to_string())),
+            // With an error where it left something unread.
+            Ok((0, _)) | Err(_) => Some(self.end("ended")),
         }
     }
 
