@@ -16,7 +16,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::adapters::audit_file::AuditFile;
@@ -158,7 +158,7 @@ impl Node {
             Err(error) => tracing::warn!(%error, "calls that the last run left half-way stay open"),
         }
         let instance = identity::instance(&config.data_dir);
-        let listener = bind(&config).await?;
+        let listener = bind(&config)?;
         let address = listener.local_addr().map_err(step("read the listener's address"))?;
         let sandboxes =
             LinuxSandboxes::open(config.clone(), &instance, &surroundings.executable, &surroundings.path).await?;
@@ -324,9 +324,19 @@ fn key_set(config: &Jwt) -> Result<Option<Arc<dyn KeySetSource>>, KeySetError> {
     Ok(Some(Arc::new(KeySetWeb::new(&config.jwks_url, &config.jwks_ca_file)?)))
 }
 
-async fn bind(config: &Config) -> Result<TcpListener, StartError> {
+/// Connections that the kernel holds for us until they are accepted. With the usual 128, a client that opens a few hundred at once waits
+/// a second for those it drops. The kernel takes less where `net.core.somaxconn` says so.
+const BACKLOG: u32 = 4096;
+
+fn bind(config: &Config) -> Result<TcpListener, StartError> {
     let address = config.listen;
-    TcpListener::bind(address).await.map_err(|cause| StartError::Listen { address, cause })
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|cause| StartError::Listen { address, cause })
 }
 
 fn absolute(path: &Path) -> PathBuf {
