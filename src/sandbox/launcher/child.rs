@@ -3,7 +3,7 @@
 //! ```text
 //! wait for the id maps → join groups → own cgroup view and clocks → mounts, new root → loopback → limits
 //!   → fork ─ first process: gives up its rights, waits, reaps, reports how the runtime ended
-//!          └ second process: gives up every right → Landlock → filter → exec of the runtime
+//!          └ second process: gives up every right → Landlock → filter → exec of the runtime, or on as the native runner
 //! ```
 
 use std::ffi::CString;
@@ -23,8 +23,10 @@ use nix::unistd::{
 
 use super::landlock::Rights;
 use super::proc::{self, Cover};
+use super::protocol::RUNNER;
 use super::template::{self, Step, StepError, c_path};
 use super::{first, time};
+use crate::runtime::runner;
 use crate::sandbox::seccomp::Filters;
 use crate::sandbox::sys;
 
@@ -131,8 +133,22 @@ fn enter(mut plan: Plan<'_>) -> Result<std::convert::Infallible, StepError> {
     install_filter(&plan)?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).step("unblock signals")?;
     descriptors(&plan.socket, &plan.stdout, &plan.stderr).step("place descriptors")?;
+    if plan.arguments.iter().map(|argument| argument.as_bytes()).eq(RUNNER.map(str::as_bytes)) {
+        become_runner();
+    }
     execve(&plan.arguments[0], &plan.arguments, &plan.environment)
         .step(format!("start {}", plan.arguments[0].to_string_lossy()))
+}
+
+/// Instead of an exec, which would load and relocate this very program for some milliseconds.
+fn become_runner() -> ! {
+    // What an exec closes. Nothing that owns one of them is dropped any more.
+    sys::close_range(crate::runtime::wire::SOCKET_FD.cast_unsigned() + 1, u32::MAX);
+    let code = match sys::inherited(crate::runtime::wire::SOCKET_FD) {
+        Ok(socket) => runner::run(socket, sys::fork_known),
+        Err(_) => 1,
+    };
+    exit(code.into())
 }
 
 /// Where the kernel allows it with a listener, which goes to the launcher; its rules are the same without.
