@@ -46,7 +46,7 @@ fn daemon(config: Config, path: String) -> ExitCode {
 /// Inside a sandbox: runs a native program for the daemon at the other end of the inherited socket.
 fn sandbox_runner() -> ExitCode {
     match sandbox::inherited(runtime::wire::SOCKET_FD) {
-        Ok(socket) => runtime::runner::run(socket, sandbox::fork_known),
+        Ok(socket) => ExitCode::from(runtime::runner::run(socket, sandbox::fork_known)),
         Err(_) => cli::Failure::Usage("sandbox-runner is started by the daemon inside a sandbox".to_owned()).report(),
     }
 }

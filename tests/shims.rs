@@ -5,6 +5,7 @@
 
 mod examples;
 mod nodejs;
+mod pad;
 mod python;
 mod runner;
 mod sandboxed;

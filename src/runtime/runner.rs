@@ -23,7 +23,6 @@ mod service;
 
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::process::ExitCode;
 
 use nix::sys::signal::{SigSet, Signal, raise};
 
@@ -36,8 +35,8 @@ const FAILED: u8 = 70;
 const SIGNALLED: u8 = 128;
 
 /// Serves until the daemon hangs up or the program that lives on ends; then ends as the program did, so that the daemon sees
-/// its exit code or signal. Call it first thing in a process: it blocks SIGTERM and SIGCHLD.
-pub fn run(socket: OwnedFd, fork: Fork) -> ExitCode {
+/// its exit code or signal. The exit code to end with. Call it in a process that does nothing else: it blocks SIGTERM and SIGCHLD.
+pub fn run(socket: OwnedFd, fork: Fork) -> u8 {
     // The program has the same ids: it is not to read this process's memory or take its descriptors from /proc (proc(5), ptrace(2)).
     let _ = nix::sys::prctl::set_dumpable(false);
     let stop = match Service::new(socket, fork) {
@@ -45,21 +44,21 @@ pub fn run(socket: OwnedFd, fork: Fork) -> ExitCode {
         Err(error) => Stop::Failed(error),
     };
     match stop {
-        Stop::HungUp => ExitCode::SUCCESS,
-        Stop::Exited(code) => ExitCode::from(code),
+        Stop::HungUp => 0,
+        Stop::Exited(code) => code,
         Stop::Killed(signal) => die_by(signal),
         Stop::Failed(error) => {
             // The function's own stderr: the only place from which a word reaches anybody.
             let _ = writeln!(std::io::stderr(), "the runner failed: {error}");
-            ExitCode::from(FAILED)
+            FAILED
         }
     }
 }
 
 /// Ends this process by `signal`; returns where the signal is ignored here (SIGPIPE).
-fn die_by(signal: Signal) -> ExitCode {
+fn die_by(signal: Signal) -> u8 {
     let _ = SigSet::from(signal).thread_unblock();
     // Twice, because Rust's handler of SIGSEGV and SIGBUS only restores the default action the first time.
     let _ = raise(signal).and_then(|()| raise(signal));
-    ExitCode::from(SIGNALLED.wrapping_add(signal as i32 as u8))
+    SIGNALLED.wrapping_add(signal as i32 as u8)
 }

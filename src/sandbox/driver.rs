@@ -15,7 +15,7 @@ use super::groups::{claim_groups, io_limits};
 use super::instance::LinuxSandbox;
 use super::interpreters::{Found, Interpreters};
 use super::launch::LauncherHandle;
-use super::launcher::protocol::{Interpreter, Root, Scratch, Setup, Start};
+use super::launcher::protocol::{Interpreter, RUNNER, Root, Scratch, Setup, Start};
 use super::process::{Process, Spawned};
 use super::quarantine::Quarantine;
 use super::seccomp;
@@ -31,8 +31,6 @@ use crate::runtime::shims;
 /// Memory that a generic sandbox may use at least before it is given a function and that function's limit. It is given what a function
 /// has that does not say, if that is more: then most need no other limit.
 const GENERIC_MEMORY_MB_MIN: u32 = 128;
-/// This executable, inside a sandbox.
-const RUNNER: &str = "/opt/faasd/faasd";
 /// Sandboxes being made at once: the launcher makes one after the other anyway.
 const MAKING_MAX: usize = 16;
 /// How long the trial at start may take.
@@ -349,7 +347,7 @@ pub fn scratch_at_start(config: &Config) -> Scratch {
 }
 
 fn runner() -> Vec<String> {
-    vec![RUNNER.to_owned(), "sandbox-runner".to_owned()]
+    RUNNER.map(str::to_owned).to_vec()
 }
 
 #[async_trait]

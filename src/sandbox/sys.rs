@@ -85,12 +85,17 @@ pub fn fork() -> io::Result<bool> {
     }
 }
 
-/// The same for whoever has to know its copy by its pid; `None` in the copy. Call it where no other thread was ever started.
+/// The same for whoever has to know its copy by its pid; `None` in the copy, which is to become another program: SIGPIPE, which Rust
+/// ignores, is at its default there. Call it where no other thread was ever started.
 pub fn fork_known() -> io::Result<Option<i32>> {
     // SAFETY: the only caller is the native runner, which has one thread, so that the copy's memory is whole and no lock is held in it.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
-        0 => Ok(None),
+        0 => {
+            // SAFETY: no handler is installed, only the kernel's own action.
+            unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+            Ok(None)
+        }
         pid => Ok(Some(pid)),
     }
 }
@@ -206,9 +211,10 @@ pub fn loopback_up() -> io::Result<()> {
     Ok(())
 }
 
-/// Closes every descriptor in `first..=last` at once, for a process that is about to do nothing but wait.
+/// Closes every descriptor in `first..=last` at once, for a process that goes on with others only and drops none of these.
 pub fn close_range(first: u32, last: u32) {
-    // SAFETY: called by a sandbox's first process just before its wait loop, which owns none of these.
+    // SAFETY: called by a sandbox's first process just before its wait loop, and by a native runner as it begins; neither comes back to
+    // what owned them.
     unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
 }
 

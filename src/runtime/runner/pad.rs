@@ -4,19 +4,19 @@
 //! the first caller to wait for.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::signal::SigSet;
 use nix::sys::wait::waitpid;
-use nix::unistd::{Pid, pipe2};
+use nix::unistd::{Pid, chdir, execve, pipe2};
 
-/// Makes a copy of this process, which has one thread: the copy's pid, `None` in the copy.
+/// Makes a copy of this process, which has one thread: the copy's pid, `None` in the copy, where SIGPIPE is as programs expect it.
 pub type Fork = fn() -> io::Result<Option<i32>>;
 
 pub(super) struct Pad {
@@ -70,17 +70,25 @@ impl Pad {
 fn wait(mut orders: File, mut failed: File) -> ! {
     let mut order = Vec::new();
     if orders.read_to_end(&mut order).is_ok() && !order.is_empty() {
-        let mut parts = order.split(|byte| *byte == 0).map(OsStr::from_bytes);
+        let mut parts = order.split(|byte| *byte == 0);
         let (path, directory) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        let env = parts.filter_map(|part| {
-            let equals = part.as_bytes().iter().position(|byte| *byte == b'=')?;
-            let (name, value) = part.as_bytes().split_at(equals);
-            Some((OsStr::from_bytes(name), OsStr::from_bytes(&value[1..])))
-        });
-        // Exec lets the program begin with no signal blocked.
-        let error = Command::new(path).env_clear().envs(env).current_dir(directory).exec();
-        let _ = failed.write_all(&error.raw_os_error().unwrap_or(libc::EINVAL).to_le_bytes());
+        let Err(error) = become_program(path, directory, parts);
+        let _ = failed.write_all(&(error as i32).to_le_bytes());
     }
     #[allow(clippy::disallowed_methods, reason = "the copy of a process whose caller must not go on in it")]
     std::process::exit(1)
+}
+
+/// By execve(2) itself: what is no program is an error, where the library's other ways would have a shell read it.
+fn become_program<'a>(
+    path: &[u8],
+    directory: &[u8],
+    env: impl Iterator<Item = &'a [u8]>,
+) -> nix::Result<std::convert::Infallible> {
+    let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| Errno::EINVAL);
+    let env: Vec<CString> = env.map(text).collect::<Result<_, _>>()?;
+    let path = text(path)?;
+    chdir(OsStr::from_bytes(directory))?;
+    SigSet::empty().thread_set_mask()?;
+    execve(&path, &[&path], &env)
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! wait for the id maps → join groups → own cgroup view and clocks → mounts, new root → loopback → limits
 //!   → fork ─ first process: gives up its rights, waits, reaps, reports how the runtime ended
-//!          └ second process: gives up every right → Landlock → filter → exec of the runtime
+//!          └ second process: gives up every right → Landlock → filter → exec of the runtime, or on as the native runner
 //! ```
 //!
 //! Where a zygote forks the runtime (`super::zygote`), the first process makes none: it gives up its rights as soon as the walls stand, and
@@ -22,9 +22,10 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, chdir, chown, execve, mkdir, pivot_root, sethostname, setsid};
 
 use super::proc::{self, Cover};
-use super::protocol::Start;
+use super::protocol::{RUNNER, Start};
 use super::template::{self, Step, StepError, c_path};
 use super::{first, time};
+use crate::runtime::runner;
 use crate::sandbox::seccomp::Filters;
 use crate::sandbox::sys::order::BEGUN;
 use crate::sandbox::sys::walls::{Descriptors, Enclosure, LetGo, Limits, Rights};
@@ -150,7 +151,21 @@ fn enter(plan: Plan<'_>) -> Result<std::convert::Infallible, StepError> {
     let Given { socket, stdout, stderr, .. } = plan.given;
     let [socket, stdout, stderr] = [socket, stdout, stderr].map(AsRawFd::as_raw_fd);
     walls::place(Descriptors { socket, stdout, stderr }, LetGo::AtExec)?;
+    if arguments.iter().map(|argument| argument.as_bytes()).eq(RUNNER.map(str::as_bytes)) {
+        become_runner();
+    }
     execve(&arguments[0], arguments, environment).step(format!("start {}", arguments[0].to_string_lossy()))
+}
+
+/// Instead of an exec, which would load and relocate this very program for some milliseconds.
+fn become_runner() -> ! {
+    // What an exec closes. Nothing that owns one of them is dropped any more.
+    sys::close_range(crate::runtime::wire::SOCKET_FD.cast_unsigned() + 1, u32::MAX);
+    let code = match sys::inherited(crate::runtime::wire::SOCKET_FD) {
+        Ok(socket) => runner::run(socket, sys::fork_known),
+        Err(_) => 1,
+    };
+    exit(code.into())
 }
 
 /// The first process, from the moment that all walls but the runtime's own stand. Returns only when a step fails.

@@ -49,7 +49,7 @@ pub fn write_covers(root: &Path) -> Result<(), StepError> {
     template::make_dir(&covers.join("sys"))?;
     template::write(&covers.join("file"), "", 0o444)?;
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
-    template::write(&covers.join("stat"), idle(&stat), 0o444)?;
+    template::write(&covers.join("stat"), &idle(&stat), 0o444)?;
     template::write(&covers.join("loadavg"), "0.00 0.00 0.00 1/2 2\n", 0o444)?;
     for name in SYSCTLS {
         let Ok(value) = fs::read_to_string(Path::new("/proc/sys").join(name)) else { continue };

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 /// Longest message, either way.
 pub const MESSAGE_BYTES_MAX: usize = 128 * 1024;
 
+/// The native runner by its arguments: not started anew, for the launcher is the same program and its copy goes on as one.
+pub const RUNNER: [&str; 2] = ["/opt/faasd/faasd", "sandbox-runner"];
+
 /// Which root a sandbox gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Root {
