@@ -4,7 +4,7 @@
 //! of what keeps them busy gets another sandbox only when a look at the machine, later than its last one came, found them idle at times;
 //! and where it has too many already, it is tried whether fewer do as well: some of its calls run one after the other instead of all at
 //! once, and that stays only if as many are completed. Calls that mostly sleep fail the trial and get their sandboxes back. A wrong
-//! trial costs a fifth of one version's calls for one window.
+//! trial costs a fifth of one version's calls, at most half, for one window.
 
 use std::time::Duration;
 
@@ -12,16 +12,19 @@ use super::slab::Slot;
 use super::worth::PER_CPU;
 use super::{Pool, VersionPool};
 
-/// With so little idle, the processors have nothing left to give. (Of a thousand; what is between the two bounds changes nothing.)
-const SATURATED: u16 = 50;
+/// With so little idle, the processors have nothing left to give: who waits for an answer and who writes it take turns, so that none is ever
+/// busy all the time. (Of a thousand; what is between the two bounds changes nothing.)
+const SATURATED: u16 = 120;
 /// With so much, they have.
-const IDLE: u16 = 80;
+const IDLE: u16 = 180;
 /// With so much, nothing needs to be held back.
-const PLENTY: u16 = 250;
+const PLENTY: u16 = 400;
 /// What a trial is judged by.
 const WINDOW: Duration = Duration::from_millis(400);
-/// Of calls running at once, a trial takes one part in so many.
+/// Of calls running at once, a trial takes one part in so many; of very many, half.
 const TRIAL_PART: usize = 5;
+/// Very many are so many times those that are always worth it.
+const VERY_MANY: usize = 4;
 /// Of the calls completed before it, in percent, what a trial has to reach.
 const AS_MANY: u64 = 93;
 /// A line that has lasted for so long is no burst.
@@ -135,7 +138,8 @@ impl Pool {
         let running = pace.most.unwrap_or(usize::MAX).min(pace.running);
         if look.idle < SATURATED && is_major && running > least && pace.rest_until <= now {
             pace.trial = Some(Trial { rate, most: pace.most });
-            pace.most = Some((running - running.div_ceil(TRIAL_PART)).max(least));
+            let part = if running > VERY_MANY * least { 2 } else { TRIAL_PART };
+            pace.most = Some((running - running.div_ceil(part)).max(least));
         } else if look.idle >= IDLE
             && let Some(most) = pace.most
         {
