@@ -6,6 +6,7 @@
 //! that doesn't take its answer is cut off after `http.write_timeout_ms`.
 
 mod activity;
+mod at_once;
 mod handshakes;
 mod places;
 mod transport;
@@ -39,6 +40,7 @@ use super::ids;
 use super::tls::Tls;
 
 use activity::{Activity, Patience, Watched};
+use at_once::AtOnce;
 use handshakes::Handshakes;
 use places::{Place, Places};
 use transport::Transport;
@@ -242,12 +244,13 @@ impl Server {
             .max_header_size(self.controller.config.http.head_bytes_max)
             .max_buf_size(self.controller.config.http.head_bytes_max)
             .serve_connection(io, service);
-        tokio::pin!(serving);
+        let serving = std::pin::pin!(serving);
+        let mut serving = AtOnce::new(serving);
         // A client that breaks off is no news: what it asked for is recorded all the same.
         tokio::select! {
-            _ = serving.as_mut() => {}
+            _ = &mut serving => {}
             _ = close.changed() => {
-                serving.as_mut().graceful_shutdown();
+                serving.get_mut().as_mut().graceful_shutdown();
                 let _ = serving.await;
             }
         }
