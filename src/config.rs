@@ -288,7 +288,7 @@ impl Default for Pool {
             memory_budget_mb: 0,
             per_version_max: 256,
             waiters_max: 20_000,
-            queue_wait_ms: 1_000,
+            queue_wait_ms: 5_000,
             prewarmed_python: 2,
             prewarmed_nodejs: 1,
             prewarmed_native: 1,

@@ -1,5 +1,6 @@
 //! That nothing accepted is lost: under load, in a crash, at shutdown, when functions fail.
 
 mod crash;
+mod overload;
 mod retries;
 mod volume;

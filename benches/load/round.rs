@@ -10,7 +10,7 @@ use super::harness::engine::{Load, Loop, Tally};
 use super::harness::rows::Rows;
 use super::options::Options;
 
-pub const WARM_UP: Duration = Duration::from_millis(500);
+pub const WARM_UP: Duration = Duration::from_millis(1500);
 
 pub struct Round<'a> {
     pub options: &'a Options,
