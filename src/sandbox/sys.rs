@@ -218,6 +218,15 @@ pub fn close_range(first: u32, last: u32) {
     unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
 }
 
+/// The calling process's pidfd (pidfd_open(2)): readable for whoever holds it once the process has ended.
+pub fn itself() -> io::Result<OwnedFd> {
+    // SAFETY: integers only; what comes back is a new descriptor that nobody else owns.
+    unsafe {
+        let fd = checked(libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0))?;
+        Ok(OwnedFd::from_raw_fd(fd as i32))
+    }
+}
+
 /// Sends `signal` to the process behind `pidfd` (pidfd_send_signal(2)).
 pub fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: no pointers but a null one, which the call allows.

@@ -11,7 +11,7 @@
 
 use std::ffi::CString;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -69,6 +69,8 @@ impl Given {
 
 /// All a new sandbox needs, made before the clone so that afterwards little is allocated.
 pub struct Plan<'a> {
+    /// The launcher's pidfd.
+    pub launcher: BorrowedFd<'a>,
     pub root: &'a Path,
     /// The slot's shared mount, where code will appear.
     pub task: &'a Path,
@@ -109,6 +111,7 @@ fn exit(code: i32) -> ! {
 fn enter(plan: Plan<'_>) -> Result<std::convert::Infallible, StepError> {
     // If the launcher dies, so does everything in here: this process is the namespace's init.
     prctl::set_pdeathsig(Signal::SIGKILL).step("ask for the parent-death signal")?;
+    first::lives(plan.launcher)?;
     let mut byte = [0];
     nix::unistd::read(&plan.go, &mut byte).step("wait for the id maps")?;
     for tasks in &plan.given.tasks {
@@ -172,7 +175,7 @@ fn become_runner() -> ! {
 fn stay(plan: Plan<'_>, root: u32, user: u32) -> Result<std::convert::Infallible, StepError> {
     // Without a user namespace, root is the host's: the first process gets the other id of the pair.
     let own = if plan.user_namespace { root } else { plan.start.uid };
-    first::give_up_rights(own, user, &plan.filters.first)?;
+    first::give_up_rights(own, user, &plan.filters.first, plan.launcher)?;
     if let Runtime::Forked { stand } = plan.runtime {
         std::fs::File::from(stand).write_all(b"1").step("let the runtime come in")?;
     }

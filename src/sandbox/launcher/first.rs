@@ -1,9 +1,10 @@
 //! The first process of a sandbox: init of its pid namespace, and out of reach of the code that it looks after.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use libc::sock_filter;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -26,7 +27,9 @@ pub fn waited_for() -> SigSet {
 /// Real and saved ids are `own`, which no other process has and no capability comes with. That is what keeps `user` from signalling it,
 /// tracing it, or opening its descriptors, through which it tells how the runtime ended; the kernel looks at all three ids (kill(2),
 /// ptrace(2)).
-pub fn give_up_rights(own: u32, user: u32, filter: &[sock_filter]) -> Result<(), StepError> {
+///
+/// `launcher`: its pidfd.
+pub fn give_up_rights(own: u32, user: u32, filter: &[sock_filter], launcher: BorrowedFd<'_>) -> Result<(), StepError> {
     let (own_gid, user_gid) = (Gid::from_raw(own), Gid::from_raw(user));
     setresgid(own_gid, user_gid, own_gid).step("become the first process's group")?;
     let (own, user) = (Uid::from_raw(own), Uid::from_raw(user));
@@ -35,6 +38,7 @@ pub fn give_up_rights(own: u32, user: u32, filter: &[sock_filter]) -> Result<(),
     prctl::set_dumpable(false).step("hide the first process's memory")?;
     // A change of ids has cleared it.
     prctl::set_pdeathsig(Signal::SIGKILL).step("ask for the parent-death signal")?;
+    lives(launcher)?;
     prctl::set_no_new_privs().step("forbid new privileges")?;
     let installed = walls::filter(sys::seccomp::bytes(filter), 0).map_err(io_error);
     installed.map(drop).step("install the first process's filter")
@@ -42,6 +46,15 @@ pub fn give_up_rights(own: u32, user: u32, filter: &[sock_filter]) -> Result<(),
 
 fn io_error(errno: Errno) -> io::Error {
     io::Error::from_raw_os_error(errno.0)
+}
+
+/// A launcher that died while the parent-death signal was not asked for is told of by nobody else.
+pub fn lives(launcher: BorrowedFd<'_>) -> Result<(), StepError> {
+    let mut end = [PollFd::new(launcher, PollFlags::POLLIN)];
+    poll(&mut end, PollTimeout::ZERO).step("look for the launcher")?;
+    let gone = end[0].any().unwrap_or(true);
+    let gone = if gone { Err(io::Error::from(io::ErrorKind::NotConnected)) } else { Ok(()) };
+    gone.step("find the launcher alive")
 }
 
 /// Passes SIGTERM on to all, reaps orphans, and goes when the runtime is gone, which ends whatever is left.

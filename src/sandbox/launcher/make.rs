@@ -151,6 +151,7 @@ impl Launcher {
         let (failure, failure_theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).step("make a socket")?;
         let plan = Plan {
+            launcher: self.itself.as_fd(),
             root: self.root(start.root).ok_or_else(missing)?,
             task: &task,
             scratch: &self.scratch,

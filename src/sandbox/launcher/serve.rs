@@ -58,6 +58,8 @@ const COLLECT: Duration = Duration::from_secs(1);
 
 /// What lives as long as the launcher.
 pub struct Launcher {
+    /// Its own pidfd, by which sandboxes see whether it lives.
+    pub(super) itself: OwnedFd,
     pub(super) setup: Setup,
     /// Options of the tmpfs that `/tmp` and `/output` are on.
     pub(super) scratch: String,
@@ -119,6 +121,7 @@ impl Launcher {
         let zygotes = zygotes.into_iter().filter_map(|kept| Zygote::new(kept.arguments, kept.environment)).collect();
         let Scratch { bytes, inodes } = setup.scratch;
         let launcher = Self {
+            itself: sys::itself().step("open its own pidfd")?,
             scratch: format!("mode=0755,size={bytes},nr_inodes={inodes}"),
             setup,
             filters: Filters::compile(),
