@@ -2,9 +2,13 @@
 //! `tests/contract/`.
 
 pub mod audit_file;
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod embedded;
 pub mod key_set_file;
 pub mod key_set_web;
 pub mod local_vault;
 mod private_files;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod system_clock;

@@ -3,6 +3,7 @@
 //! This file is the tree and its defaults. Units are in the names: `_ms`, `_s`, `_bytes`, `_mb`.
 
 mod access;
+mod fleet;
 mod hidden;
 pub mod load;
 mod validate;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::limits::Limits;
 
 pub use access::{Audit, Auth, Jwt, key_set_url, without_brackets};
+pub use fleet::{Aws, Backend, Dispatch, Fleet, Redis};
 pub use hidden::Hidden;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +54,7 @@ pub struct Config {
     pub listen: SocketAddr,
     pub data_dir: PathBuf,
     pub isolation: Isolation,
+    pub backend: Backend,
     pub limits: Limits,
     pub http: Http,
     pub tls: Tls,
@@ -63,6 +66,9 @@ pub struct Config {
     pub runtimes: Runtimes,
     pub pool: Pool,
     pub queue: Queue,
+    pub aws: Aws,
+    pub redis: Redis,
+    pub fleet: Fleet,
     pub retention: Retention,
     pub shutdown: Shutdown,
     pub metrics: Metrics,
@@ -76,6 +82,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             data_dir: PathBuf::from("/var/lib/faasd"),
             isolation: Isolation::Strict,
+            backend: Backend::Embedded,
             limits: Limits::default(),
             http: Http::default(),
             tls: Tls::default(),
@@ -87,6 +94,9 @@ impl Default for Config {
             runtimes: Runtimes::default(),
             pool: Pool::default(),
             queue: Queue::default(),
+            aws: Aws::default(),
+            redis: Redis::default(),
+            fleet: Fleet::default(),
             retention: Retention::default(),
             shutdown: Shutdown::default(),
             metrics: Metrics::default(),

@@ -5,16 +5,23 @@
 
 pub mod artifacts;
 pub mod audit;
+pub mod buckets;
 pub mod bus;
+pub mod claims;
 pub mod clock;
 pub mod executor;
+pub mod instance;
 pub mod invocations;
 pub mod key_set;
 pub mod keys;
 pub mod lessons;
+pub mod locks;
 pub mod queue;
+pub mod record_log;
 pub mod registry;
+pub mod roster;
 pub mod sandbox;
+pub mod signal;
 pub mod usage;
 pub mod vault;
 
@@ -40,3 +47,8 @@ impl StoreError {
         matches!(self, StoreError::Unavailable(_))
     }
 }
+
+/// Something that nodes share does not answer: go on without it, or try again after a while.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("not available: {0}")]
+pub struct Unavailable(pub String);

@@ -26,7 +26,7 @@ pub const ENV_FILE: &str = "FAASD_CONFIG";
 /// A configuration file is read whole; one larger than this is a mistake.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Keys whose values are never shown.
-const SECRETS: [&str; 3] = ["http.metrics_token", "secrets.key", "auth.jwt.secret"];
+const SECRETS: [&str; 5] = ["http.metrics_token", "secrets.key", "auth.jwt.secret", "redis.password", "fleet.secret"];
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! The rules that a configuration keeps beyond its types. All broken ones are told, each under the key to change.
 
+mod fleet;
+
 use std::path::Path;
 
 use ipnet::IpNet;
@@ -50,6 +52,7 @@ pub fn validate(config: &Config) -> Vec<(&'static str, String)> {
     rules.sandbox(config);
     rules.pool(config);
     rules.queue_and_retention(config);
+    rules.fleet(config);
     rules.broken
 }
 
@@ -381,6 +384,20 @@ mod tests {
             ("queue.attempts_max", |c| c.queue.attempts_max = 0),
             ("queue.backoff_max_ms", |c| c.queue.backoff_max_ms = 1),
             ("retention.sweep_s", |c| c.retention.sweep_s = 0),
+            ("role", |c| c.role = crate::config::Role::Worker),
+            ("aws.bucket", |c| c.backend = crate::config::Backend::Aws),
+            ("aws.queue_url", |c| c.backend = crate::config::Backend::Aws),
+            ("secrets.key_file", |c| c.backend = crate::config::Backend::Aws),
+            ("fleet.secret", |c| {
+                c.backend = crate::config::Backend::Aws;
+                c.role = crate::config::Role::Worker;
+            }),
+            ("fleet.secret", |c| c.fleet.secret = "short".into()),
+            ("fleet.heartbeat_ms", |c| c.fleet.heartbeat_ms = 60_000),
+            ("fleet.ca_file", |c| c.fleet.ca_file = "/ca.pem".into()),
+            ("redis.url", |c| c.redis.url = "localhost:6379".into()),
+            ("redis.url", |c| c.redis.url = "redis://:password@host".into()),
+            ("aws.table_prefix", |c| c.aws.table_prefix = "a b".into()),
         ];
         for (key, change) in cases {
             let mut config = Config::default();

@@ -26,6 +26,19 @@ pub struct Grant {
     pub next_in: Duration,
 }
 
+/// Tokens taken out of a bucket that several draw from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drawn {
+    /// At most as many as were wanted.
+    pub tokens: u32,
+    /// Whole tokens left in the bucket after these.
+    pub remaining: u32,
+    /// Until the bucket is full again.
+    pub full_in: Duration,
+    /// Until the next token is there; zero where one is left.
+    pub next_in: Duration,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenBucket {
     /// In millionths of a token.

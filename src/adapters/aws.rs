@@ -1,0 +1,1 @@
+//! The fleet's store on AWS: DynamoDB for functions, records and keys, SQS for jobs, S3 for artifacts.

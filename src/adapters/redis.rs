@@ -1,0 +1,1 @@
+//! The fleet's Redis: news, claims, heartbeats, rate limits and locks.
