@@ -6,9 +6,11 @@
 pub mod archive;
 pub mod certificates;
 pub mod client;
+pub mod cluster;
 pub mod daemon;
 pub mod footprint;
 pub mod multipart;
+pub mod partition;
 pub mod platform;
 pub mod signer;
 pub mod slots;

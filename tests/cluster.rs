@@ -1,0 +1,6 @@
+//! A fleet of real processes: controllers and workers with what stands in for AWS between them, and a real Redis.
+
+mod calls;
+mod chaos;
+mod partition;
+mod rolling;
