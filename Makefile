@@ -1,7 +1,7 @@
 # Everything that is done with this repository, by name. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint audit bench bench-pages simulate doctor fuzz
+.PHONY: help run cluster cluster-test test lint audit bench bench-pages simulate doctor fuzz
 
 RUN_ARGS ?=
 # Of `make simulate` and `make bench`.
@@ -11,10 +11,17 @@ FUZZ_SHORT_S ?= 6
 FUZZ_S ?= 600
 
 help: ## What there is
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## Install what is missing, build, start on 127.0.0.1:8080 with data under ./.faasd, deploy examples/ (RUN_ARGS=--no-install skips installing)
 	@scripts/run.sh $(RUN_ARGS)
+
+cluster: ## A fleet on this machine: Redis, what stands in for AWS, two controllers, three workers, an example (PORT=18080, CLUSTER_DIR)
+	@scripts/cluster.sh
+
+cluster-test: ## The chaos run at full length: 20 000 calls while everything dies (FAASD_CHAOS_SEED repeats a run)
+	@scripts/install-test-deps.sh
+	FAASD_CHAOS_CALLS=$${FAASD_CHAOS_CALLS:-20000} cargo test --locked --test integration -- cluster:: --nocapture
 
 test: ## Install what the tests need and run them all
 	@scripts/install-test-deps.sh

@@ -9,6 +9,7 @@ scripts/install-runtime-deps.sh
 need make make
 need promtool prometheus
 need prometheus prometheus
+need ip iproute2 -V
 python3 -m pip --version >/dev/null 2>&1 || MISSING_PACKAGES+=(python3-pip)
 install_missing
 
