@@ -166,6 +166,7 @@ impl Node {
         let sandboxes = Arc::new(sandboxes);
         // One role so far: the match above refused the others.
         metrics::register(&registry, sandboxes.clone(), "both").map_err(step("register the node's metrics"))?;
+        let node_id = identity::worker_id();
         let packages = Arc::new(ZipPackages::new(config.limits.clone()));
         let worker = Worker::new(
             WorkerPorts {
@@ -181,7 +182,7 @@ impl Node {
             },
             config.clone(),
             Identity {
-                id: identity::worker_id(),
+                id: node_id,
                 address: address.to_string(),
                 machine: Machine::detect(),
                 runtimes: sandboxes.runtimes(),
@@ -206,6 +207,8 @@ impl Node {
                 executor: worker.clone(),
                 builder: worker.clone(),
                 packages,
+                roster: None,
+                node_id,
             },
             config.clone(),
             registry,

@@ -250,6 +250,12 @@ impl From<ExecuteError> for ApiError {
                 Self::new(Code::TooManyRequests, format!("{reason}; wait for one to end")).retry_after(retry_after)
             }
             ExecuteError::Draining => draining(),
+            ExecuteError::Stale | ExecuteError::Withdrawn => {
+                Self::new(Code::NoCapacity, "no worker kept a sandbox for this call; try again shortly")
+            }
+            ExecuteError::Unreachable(message) => {
+                Self::new(Code::NoCapacity, format!("no worker can be reached: {message}; try again shortly"))
+            }
             ExecuteError::Unsupported(message) => Self::new(Code::RuntimeUnavailable, message),
             ExecuteError::Platform(message) => {
                 Self::new(Code::PlatformError, format!("the platform could not run it: {message}"))

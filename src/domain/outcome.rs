@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::ids::Digest;
+use super::ids::{Digest, WorkerId};
 use super::policy::advice::Advice;
 
 /// The one vocabulary for where an invocation stands.
@@ -201,6 +201,15 @@ pub struct Outcome {
     pub llm_token_count: Option<u64>,
     /// What its version's last calls say about its memory.
     pub advice: Option<Arc<Advice>>,
+    /// Where it ran, if that was not where its caller sent it from.
+    pub place: Option<Place>,
+}
+
+/// The worker of another process, and which attempt the one that ended there was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub worker: WorkerId,
+    pub attempt: u32,
 }
 
 impl Outcome {
@@ -220,6 +229,7 @@ impl Outcome {
             output_files: Vec::new(),
             llm_token_count: None,
             advice: None,
+            place: None,
         }
     }
 }

@@ -35,6 +35,7 @@ pub async fn list(State(controller): Shared, caller: Caller) -> Answer {
 
 impl Controller {
     pub fn workers(&self) -> Vec<WorkerView> {
-        self.fleet.workers(self.executor.view(), self.clock.monotonic())
+        let known = self.executor.view().into_iter().chain(self.executor.others()).collect();
+        self.fleet.workers(known, self.clock.monotonic())
     }
 }
