@@ -390,6 +390,10 @@ impl Host for Worker {
         self.sandboxes.with_pool(|pool| pool.idle().map(|(version, idle)| (version, idle as u32)).collect())
     }
 
+    fn idle_of(&self, version: VersionKey) -> u32 {
+        self.sandboxes.with_pool(|pool| pool.idle_of(version) as u32)
+    }
+
     async fn idle_changed(&self) {
         self.sandboxes.changed().await;
     }

@@ -129,7 +129,7 @@ impl Failure {
 }
 
 /// What one invocation used; not what its sandbox has used in its life.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     pub peak_memory_bytes: u64,
     /// The peak was seen in samples only, so that a shorter one may have been missed.
@@ -153,7 +153,7 @@ pub struct Pressure {
 }
 
 /// Where the time went, in microseconds. The parts are measured by the daemon, except `handler`, which the runtime reports.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timings {
     pub queue_us: u64,
     pub acquire_us: u64,
@@ -173,7 +173,7 @@ pub struct OutputFile {
 }
 
 /// Text that a function printed, as much as a record keeps.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
     pub text: String,
     pub truncated: bool,

@@ -149,6 +149,9 @@ pub trait Host: Executor + Builder {
     /// Idle sandboxes that may be called, by version.
     fn idle(&self) -> Vec<(VersionKey, u32)>;
 
+    /// The same of one version.
+    fn idle_of(&self, version: VersionKey) -> u32;
+
     /// Returns when those may be others than at the last return. One listener.
     async fn idle_changed(&self);
 }
