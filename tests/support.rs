@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod footprint;
 pub mod multipart;
 pub mod platform;
+pub mod redis;
 pub mod signer;
 pub mod slots;
 pub mod sse;
