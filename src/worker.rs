@@ -14,7 +14,7 @@ mod capacity;
 mod code_cache;
 mod execute;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 mod handle;
 mod job;
 mod learned;

@@ -209,7 +209,8 @@ impl Drop for RedisServer {
 
 fn faketime() -> PathBuf {
     let folders = fs::read_dir("/usr/lib").expect("/usr/lib").filter_map(Result::ok);
-    let found = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1")).find(|path: &PathBuf| path.exists());
+    let found =
+        folders.map(|folder| folder.path().join("faketime/libfaketime.so.1")).find(|path: &PathBuf| path.exists());
     found.expect("libfaketime: run scripts/install-test-deps.sh")
 }
 
