@@ -80,6 +80,7 @@ async fn accept(store: &Embedded) {
         payload: Payload::Inline(invocation.payload),
         model_id: None,
         accepted_at: invocation.accepted_at,
+        mode: Mode::Async,
     };
     store.queue.send(job, Duration::ZERO).await.expect("there is room");
 }

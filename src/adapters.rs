@@ -7,6 +7,7 @@ pub mod aws;
 pub mod embedded;
 pub mod key_set_file;
 pub mod key_set_web;
+pub mod local;
 pub mod local_vault;
 mod private_files;
 #[cfg(feature = "redis")]

@@ -27,6 +27,16 @@ pub enum Role {
     Both,
 }
 
+impl Role {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Controller => "controller",
+            Role::Worker => "worker",
+            Role::Both => "both",
+        }
+    }
+}
+
 /// What to do where full isolation can't be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

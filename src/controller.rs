@@ -28,6 +28,7 @@ pub mod ids;
 pub mod lookup;
 pub mod metrics;
 pub mod packages;
+mod queued;
 pub mod rate;
 mod resize;
 pub mod serve;
@@ -44,7 +45,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
-use crate::config::Config;
+use crate::config::{Config, Dispatch};
 use crate::domain::ids::{InvocationId, WorkerId};
 use crate::domain::time::Timestamp;
 use crate::ports::artifacts::ArtifactStore;
@@ -56,6 +57,7 @@ use crate::ports::invocations::InvocationStore;
 use crate::ports::keys::KeyStore;
 use crate::ports::queue::{DeadLetters, JobQueue};
 use crate::ports::registry::Registry;
+use crate::ports::roster::Roster;
 use crate::ports::sandbox::LogSink;
 
 use self::audit::Audit;
@@ -91,6 +93,10 @@ pub struct ControllerPorts {
     pub executor: Arc<dyn Executor>,
     pub builder: Arc<dyn Builder>,
     pub packages: Arc<dyn Packages>,
+    /// What nodes of a fleet tell each other of their workers by; `None`: there is no fleet, or it has no such place.
+    pub roster: Option<Arc<dyn Roster>>,
+    /// What this node is called where it runs something itself: the worker of this process, if there is one.
+    pub node_id: WorkerId,
 }
 
 pub struct Controller {
@@ -116,8 +122,10 @@ pub struct Controller {
     uploads: Arc<Semaphore>,
     metrics: Metrics,
     prometheus: prometheus::Registry,
-    /// The worker of this process.
-    worker_id: WorkerId,
+    roster: Option<Arc<dyn Roster>>,
+    node_id: WorkerId,
+    /// Synchronous calls go through the queue, all of them.
+    queues_all: bool,
     started: Duration,
     draining: AtomicBool,
     listener: OnceLock<AbortHandle>,
@@ -143,7 +151,9 @@ impl Controller {
             dead_letters: ports.dead_letters,
             artifacts: ports.artifacts,
             bus: ports.bus,
-            worker_id: ports.executor.view().id,
+            roster: ports.roster,
+            node_id: ports.node_id,
+            queues_all: config.fleet.dispatch == Dispatch::Queue,
             executor: ports.executor,
             builder: ports.builder,
             packages: ports.packages,

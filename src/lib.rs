@@ -3,7 +3,7 @@
 //! The rooms, and who may know whom (`ARCHITECTURE.md` has the whole map):
 //!
 //! ```text
-//! main → node → {controller, worker} → ports ← {adapters, sandbox, runtime}
+//! main → node → {controller, worker, fleet} → ports ← {adapters, sandbox, runtime}
 //!                         domain: imported by all, imports nobody
 //! ```
 
@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod controller;
 pub mod domain;
+pub mod fleet;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -1,42 +1,43 @@
 //! The node: the one room that knows every adapter. Puts the roles together, runs them, and takes them down in order.
 //!
 //! ```text
-//! build:  store → sandboxes → worker → controller → listener
+//! build:  backends → sandboxes → worker → controller → listener          (a role has the worker, the controller, or both)
 //! down:   cordon → stop polling → drain → return leases → end sandboxes → flush → exit code      (a second signal: at once)
 //! ```
 
+mod backends;
+mod controls;
 mod identity;
 mod memory;
 mod metrics;
+mod notices;
 mod packages;
+mod works;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::adapters::audit_file::AuditFile;
-use crate::adapters::embedded::{Embedded, OpenError};
-use crate::adapters::key_set_file::KeySetFile;
-use crate::adapters::key_set_web::KeySetWeb;
+use crate::adapters::embedded::OpenError;
 use crate::adapters::local_vault::{self, LocalVault};
 use crate::adapters::system_clock::SystemClock;
-use crate::config::{Config, Jwt, Role};
-use crate::controller::auth::Tokens;
+use crate::config::{Config, Role};
+use crate::controller;
 use crate::controller::tls::{Tls, TlsError};
-use crate::controller::{self, Controller, ControllerPorts};
+use crate::fleet::{FleetTlsError, SecretError};
 use crate::ports::clock::Clock;
-use crate::ports::executor::LogSinks;
-use crate::ports::key_set::{KeySetError, KeySetSource};
 use crate::ports::sandbox::SandboxError;
-use crate::sandbox::{self, LinuxSandboxes};
-use crate::worker::{Identity, Machine, Metrics, Worker, WorkerPorts};
+use crate::sandbox;
 
+use backends::Backends;
+use controls::{Controls, Runs};
 use packages::ZipPackages;
+use works::{AbortOnDrop, Door, Made, Works};
 
 /// Exit code when the node could not start for a reason outside its configuration.
 const EXIT_PLATFORM: u8 = 3;
@@ -46,8 +47,16 @@ const EXIT_USAGE: u8 = 2;
 /// Why a node could not start. Each is one sentence that says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("role = \"{0}\" needs the fleet's backends, which this build does not have; run role = \"both\"")]
-    Role(&'static str),
+    #[error("backend = \"{0}\" can't be opened by this build; run role = \"both\" with backend = \"embedded\"")]
+    Backend(&'static str),
+    #[error("a controller finds its workers through Redis: set redis.url")]
+    Roster,
+    #[error("fleet.advertise must be set: controllers can't reach a worker at {0}, which means any address")]
+    Advertise(std::net::SocketAddr),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    #[error(transparent)]
+    FleetTls(#[from] FleetTlsError),
     #[error(transparent)]
     Store(#[from] OpenError),
     #[error(transparent)]
@@ -73,14 +82,15 @@ pub struct Surroundings {
 /// A node that is up: everything started, the listener bound.
 pub struct Node {
     config: Arc<Config>,
-    store: Embedded,
-    sandboxes: Arc<LinuxSandboxes>,
-    worker: Arc<Worker>,
-    controller: Arc<Controller>,
-    listener: TcpListener,
+    backends: Backends,
+    works: Option<Works>,
+    controls: Option<Controls>,
+    door: Option<Door>,
+    /// The controller's.
+    listener: Option<TcpListener>,
+    address: std::net::SocketAddr,
     tls: Option<Arc<Tls>>,
-    /// Path of the admin key, if this start made it.
-    new_key: Option<PathBuf>,
+    beating: Option<AbortOnDrop>,
 }
 
 /// Runs a node until it is told to stop. The exit code.
@@ -92,7 +102,7 @@ pub async fn run(config: Config, surroundings: Surroundings) -> ExitCode {
         Ok(node) => node,
         Err(error) => {
             tracing::error!(%error, "the node can't start");
-            return ExitCode::from(if matches!(error, StartError::Role(_)) { EXIT_USAGE } else { EXIT_PLATFORM });
+            return ExitCode::from(if error.is_usage() { EXIT_USAGE } else { EXIT_PLATFORM });
         }
     };
     match signals {
@@ -133,14 +143,16 @@ fn raise_open_files() {
     }
 }
 
+impl StartError {
+    /// Whether the configuration asks for what can't be had.
+    fn is_usage(&self) -> bool {
+        matches!(self, StartError::Backend(_) | StartError::Roster | StartError::Advertise(_))
+    }
+}
+
 impl Node {
     /// Starts everything, up to a listener that answers nobody yet.
     pub async fn build(mut config: Config, surroundings: &Surroundings) -> Result<Self, StartError> {
-        match config.role {
-            Role::Both => {}
-            Role::Controller => return Err(StartError::Role("controller")),
-            Role::Worker => return Err(StartError::Role("worker")),
-        }
         // The launcher has another current directory than the daemon.
         config.data_dir = std::path::absolute(&config.data_dir).map_err(step("find the data directory"))?;
         raise_open_files();
@@ -151,75 +163,54 @@ impl Node {
         let config = Arc::new(config);
         let registry = prometheus::Registry::new();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let store = Embedded::open_metered(&config.data_dir, &config, clock.clone(), vault, &registry)?;
-        match store.end_abandoned(clock.now()).await {
-            Ok(0) => {}
-            Ok(records) => tracing::warn!(records, "ended calls that the last run left half-way"),
-            Err(error) => tracing::warn!(%error, "calls that the last run left half-way stay open"),
-        }
-        let instance = identity::instance(&config.data_dir);
+        let backends = Backends::open(&config, clock.clone(), vault, &registry).await?;
         let listener = bind(&config)?;
         let address = listener.local_addr().map_err(step("read the listener's address"))?;
-        let sandboxes =
-            LinuxSandboxes::open(config.clone(), &instance, &surroundings.executable, &surroundings.path).await?;
-        sandboxes.register(&registry);
-        let sandboxes = Arc::new(sandboxes);
-        // One role so far: the match above refused the others.
-        metrics::register(&registry, sandboxes.clone(), "both").map_err(step("register the node's metrics"))?;
+        let id = identity::worker_id();
         let packages = Arc::new(ZipPackages::new(config.limits.clone()));
-        let worker = Worker::new(
-            WorkerPorts {
-                sandboxes: sandboxes.clone(),
-                packages: packages.clone(),
-                queue: store.queue.clone(),
-                invocations: store.invocations.clone(),
-                registry: store.registry.clone(),
-                artifacts: store.artifacts.clone(),
-                bus: store.bus.clone(),
-                lessons: store.lessons.clone(),
-                clock: clock.clone(),
-            },
-            config.clone(),
-            Identity {
-                id: identity::worker_id(),
-                address: address.to_string(),
-                machine: Machine::detect(),
-                runtimes: sandboxes.runtimes(),
-            },
-            Arc::new(Metrics::new(&registry)),
-        )
-        .map_err(step("open the code cache"))?;
-        let tokens = tokens(&config.auth.jwt, clock.monotonic()).await?;
-        let audit = AuditFile::open(&config.data_dir, config.audit.clone()).map_err(step("open the audit log"))?;
-        let controller = Controller::new(
-            ControllerPorts {
-                registry: store.registry.clone(),
-                invocations: store.invocations.clone(),
-                queue: store.queue.clone(),
-                dead_letters: store.dead_letters.clone(),
-                artifacts: store.artifacts.clone(),
-                keys: store.keys.clone(),
-                tokens,
-                audit: Arc::new(audit),
-                bus: store.bus.clone(),
-                clock: clock.clone(),
-                executor: worker.clone(),
-                builder: worker.clone(),
-                packages,
-            },
-            config.clone(),
-            registry,
-        );
-        let listeners: Weak<dyn LogSinks> = Arc::downgrade(&(controller.clone() as Arc<dyn LogSinks>));
-        worker.listen(listeners);
-        worker.recall().await;
-        worker.start();
-        let new_key = controller::auth::ensure_admin_key(store.keys.as_ref(), &config.data_dir, clock.now())
-            .await
-            .map_err(step("make the admin key"))?;
-        controller.audit_start(&config, new_key.is_some()).await.map_err(step("begin the audit log"))?;
+        let mut works = match config.role {
+            Role::Controller => None,
+            Role::Worker | Role::Both => {
+                let shown = if config.role == Role::Worker {
+                    works::advertised(&config, address)?
+                } else {
+                    address.to_string()
+                };
+                let made =
+                    Made { id, address: shown, clock: clock.clone(), packages: packages.clone(), metrics: &registry };
+                Some(Works::build(&backends, &config, surroundings, made).await?)
+            }
+        };
+        metrics::register(&registry, works.as_ref().map(|works| works.sandboxes.clone()), config.role.as_str())
+            .map_err(step("register the node's metrics"))?;
+        let controls = match (config.role, &works) {
+            (Role::Worker, _) => None,
+            (_, Some(Works { worker, .. })) => {
+                let runs = Runs { executor: worker.clone(), builder: worker.clone(), fleet: None };
+                Some(Controls::build(&backends, &config, runs, id, clock.clone(), packages, registry.clone()).await?)
+            }
+            (_, None) => {
+                let runs = Runs::fleet(&backends, &config, clock.clone(), &registry)?;
+                Some(Controls::build(&backends, &config, runs, id, clock.clone(), packages, registry.clone()).await?)
+            }
+        };
+        let mut beating = None;
+        if let Some(works) = &mut works {
+            if let Some(controls) = &controls {
+                works.worker.listen(controls.listeners());
+            }
+            // Only a worker that can be called by others is heard of by them.
+            let roster = backends.shared.roster.clone().filter(|_| config.role == Role::Worker);
+            beating = works.start(&config, roster).await;
+        }
+        let (door, listener) = match (config.role, &works) {
+            (Role::Worker, Some(works)) => {
+                (Some(Door::open(works, &backends, &config, listener, clock, &registry)?), None)
+            }
+            _ => (None, Some(listener)),
+        };
         std::fs::write(config.data_dir.join("address"), address.to_string()).map_err(step("write the address file"))?;
-        Ok(Self { config, store, sandboxes, worker, controller, listener, tls, new_key })
+        Ok(Self { config, backends, works, controls, door, listener, address, tls, beating })
     }
 
     /// Serves until a signal, then takes everything down.
@@ -228,29 +219,75 @@ impl Node {
         // What only the start needed.
         sandbox::release_code();
         sandbox::release_heap();
-        let Self { config, store, sandboxes, worker, controller, listener, tls, .. } = self;
+        let Self { config, backends, works, controls, door, listener, tls, beating, .. } = self;
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let serving = tokio::spawn(controller::serve(listener, controller.clone(), tls, async {
-            // Either way it is time to stop.
-            let _ = stopped.await;
-        }));
+        let serving = controls.as_ref().zip(listener).map(|(controls, listener)| {
+            tokio::spawn(controller::serve(listener, controls.controller.clone(), tls, async {
+                // Either way it is time to stop.
+                let _ = stopped.await;
+            }))
+        });
+        let worker = works.as_ref().map(|works| works.worker.clone());
+        let instance = backends.shared.instance.clone();
+        let asked = async {
+            match &worker {
+                Some(worker) => worker.drain_asked().await,
+                None => std::future::pending().await,
+            }
+        };
+        let noticed = async {
+            match instance.clone() {
+                Some(instance) => notices::watch(instance, worker.clone()).await,
+                None => std::future::pending().await,
+            }
+        };
         let name = tokio::select! {
             name = signals.next() => name,
+            () = asked => "drain",
+            name = noticed => name,
             () = memory::give_back() => signals.next().await,
         };
         tracing::info!(signal = name, drain_ms = config.shutdown.drain_ms, "stopping: running calls may finish");
         let down = async {
-            controller.audit_drain(name).await;
+            if let Some(controls) = &controls {
+                controls.controller.audit_drain(name).await;
+            }
             // Nobody listens only if the server has ended already.
             let _ = stop.send(());
             let within = Duration::from_millis(config.shutdown.drain_ms);
-            let (finished, served) = tokio::join!(worker.drain(within), serving);
+            let drained = async {
+                match &works {
+                    Some(works) => works.drain(within).await,
+                    None => true,
+                }
+            };
+            let served = async {
+                match serving {
+                    Some(serving) => serving.await,
+                    None => Ok(()),
+                }
+            };
+            let (finished, served) = tokio::join!(drained, served);
             if let Err(error) = served {
                 tracing::error!(%error, "the server failed");
             }
-            sandboxes.close().await;
-            store.close().await;
+            // Heard of until now, as draining; from now on not at all.
+            drop(beating);
+            if let Some(works) = &works {
+                works.close().await;
+            }
+            if let Some(door) = door {
+                door.close().await;
+            }
+            // What holds the store must be gone before it is closed.
+            drop(controls);
+            backends.close().await;
             let _ = std::fs::remove_file(config.data_dir.join("address"));
+            if let Some(instance) = instance
+                && let Err(error) = instance.done().await
+            {
+                tracing::debug!(%error, "nobody was told that this instance may end");
+            }
             finished
         };
         tokio::select! {
@@ -269,30 +306,35 @@ impl Node {
 
     /// Says what runs, where, and what to do next.
     fn greet(&self) {
-        for warning in self.sandboxes.warnings() {
-            tracing::warn!(weakness = %warning, "ISOLATION IS WEAKER THAN IT SHOULD BE");
+        let address = self.address;
+        if let Some(Works { sandboxes, .. }) = &self.works {
+            for warning in sandboxes.warnings() {
+                tracing::warn!(weakness = %warning, "ISOLATION IS WEAKER THAN IT SHOULD BE");
+            }
+            let interpreters = sandboxes.interpreters();
+            let found = [&interpreters.python, &interpreters.node];
+            for problem in found.into_iter().filter_map(|found| found.as_ref().err()) {
+                tracing::warn!(%problem, "a runtime is not available");
+            }
         }
-        let interpreters = self.sandboxes.interpreters();
-        for problem in [&interpreters.python, &interpreters.node].into_iter().filter_map(|found| found.as_ref().err()) {
-            tracing::warn!(%problem, "a runtime is not available");
-        }
-        let Ok(address) = self.listener.local_addr() else { return };
         tracing::info!(
             %address,
+            role = self.config.role.as_str(),
             data_dir = %self.config.data_dir.display(),
-            cgroups = self.sandboxes.cgroups(),
+            cgroups = self.works.as_ref().map_or("none", |works| works.sandboxes.cgroups()),
             version = env!("CARGO_PKG_VERSION"),
             "faasd is up"
         );
         let scheme = if self.tls.is_some() { "https" } else { "http" };
-        if self.tls.is_none() && !address.ip().to_canonical().is_loopback() {
+        let in_clear = if self.door.is_some() { self.config.fleet.ca_file.is_empty() } else { self.tls.is_none() };
+        if in_clear && !address.ip().to_canonical().is_loopback() {
             tracing::warn!(
                 %address,
                 "KEYS AND PAYLOADS TRAVEL IN CLEAR: others can reach this address and no certificate is set; set tls.certificate \
                  and tls.key, or let only a proxy with TLS reach it"
             );
         }
-        if let Some(path) = &self.new_key {
+        if let Some(path) = self.controls.as_ref().and_then(|controls| controls.new_key.as_ref()) {
             tracing::info!(path = %path.display(), "made the admin key; only this file has it");
             tracing::info!(
                 "try: curl -H \"x-api-key: $(cat {})\" {scheme}://{address}/functions",
@@ -300,28 +342,6 @@ impl Node {
             );
         }
     }
-}
-
-/// What checks tokens, where they are accepted. A key set that can't be had now is no reason not to start.
-async fn tokens(config: &Jwt, now: Duration) -> Result<Option<Tokens>, StartError> {
-    let source = if config.enabled { key_set(config).map_err(step("set up auth.jwt.jwks_url"))? } else { None };
-    let tokens = Tokens::new(config, source).map_err(step("set up auth.jwt"))?;
-    if let Some(tokens) = &tokens
-        && let Err(error) = tokens.prepare(now).await
-    {
-        tracing::warn!(%error, "the key set for tokens can't be had yet; it is asked for again when a token comes");
-    }
-    Ok(tokens)
-}
-
-fn key_set(config: &Jwt) -> Result<Option<Arc<dyn KeySetSource>>, KeySetError> {
-    if !config.jwks_file.as_os_str().is_empty() {
-        return Ok(Some(Arc::new(KeySetFile::new(config.jwks_file.clone()))));
-    }
-    if config.jwks_url.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(Arc::new(KeySetWeb::new(&config.jwks_url, &config.jwks_ca_file)?)))
 }
 
 /// Connections that the kernel holds for us until they are accepted. With the usual 128, a client that opens a few hundred at once waits

@@ -14,7 +14,7 @@ mod capacity;
 mod code_cache;
 mod execute;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 mod handle;
 mod job;
 mod learned;
@@ -33,12 +33,12 @@ mod verdict;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::config::Config;
 use crate::domain::function::{Runtime, Version};
@@ -52,7 +52,7 @@ use crate::ports::artifacts::ArtifactStore;
 use crate::ports::bus::{Bus, News};
 use crate::ports::clock::Clock;
 use crate::ports::executor::{
-    BuildError, Builder, ExecuteError, Executor, LogSinks, PoolView, WorkerState, WorkerView,
+    BuildError, Builder, ExecuteError, Executor, Host, LogSinks, Order, OrderError, PoolView, WorkerState, WorkerView,
 };
 use crate::ports::invocations::InvocationStore;
 use crate::ports::lessons::Lessons;
@@ -67,7 +67,7 @@ pub use metrics::{FunctionMetrics, Metrics};
 use advisors::Advisors;
 use cancel::{Calls, Why};
 use code_cache::CodeCache;
-use sandboxes::Sandboxes;
+use sandboxes::{Sandboxes, Wait};
 use tasks::Tasks;
 
 /// Compilations at once: each takes its memory out of the pool's budget.
@@ -105,8 +105,10 @@ pub struct Identity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Active,
-    /// Takes no new work.
+    /// Takes no new work, until it is told otherwise.
     Cordoned,
+    /// Takes none any more.
+    Draining,
     /// Past the drain's deadline: what still runs is ended.
     Ending,
 }
@@ -134,6 +136,9 @@ pub struct Worker {
     retry: Retry,
     grace: Duration,
     phase: watch::Sender<Phase>,
+    /// Told when somebody wants this process to drain and end.
+    drain_asked: Notify,
+    pace: Mutex<metrics::Pace>,
     /// Ends by itself after a cordon.
     polling: Tasks,
     /// Runs until it is aborted.
@@ -191,6 +196,8 @@ impl Worker {
             preparing: Arc::new(Semaphore::new(PREPARING_MAX)),
             retry,
             phase: watch::Sender::new(Phase::Active),
+            drain_asked: Notify::new(),
+            pace: Mutex::default(),
             polling: Tasks::default(),
             background: Tasks::default(),
         }))
@@ -221,7 +228,7 @@ impl Worker {
     /// Takes no new work, lets what runs finish for `within`, then ends it (jobs go back to the queue, uncounted) and every
     /// sandbox. `true` if all calls finished by themselves.
     pub async fn drain(&self, within: Duration) -> bool {
-        self.phase.send_replace(Phase::Cordoned);
+        self.phase.send_replace(Phase::Draining);
         self.sandboxes.apply(Event::Drain);
         let finished = tokio::time::timeout(within, self.finished()).await.is_ok();
         if !finished {
@@ -240,6 +247,25 @@ impl Worker {
             tracing::error!(sandboxes = self.sandboxes.with_pool(Pool::sandboxes), "sandboxes left after the drain");
         }
         finished
+    }
+
+    /// Returns when somebody asked for this process to drain and end.
+    pub async fn drain_asked(&self) {
+        self.drain_asked.notified().await;
+    }
+
+    /// Takes no new work, or takes it again; `false`: it drains.
+    pub fn cordon(&self, on: bool) -> bool {
+        let mut drains = false;
+        self.phase.send_if_modified(|phase| {
+            let next = if on { Phase::Cordoned } else { Phase::Active };
+            drains = *phase > Phase::Cordoned;
+            !drains && std::mem::replace(phase, next) != next
+        });
+        if !drains {
+            self.sandboxes.apply(Event::Cordon { on });
+        }
+        !drains
     }
 
     /// No call is here and the poll loop is over.
@@ -269,7 +295,7 @@ impl Executor for Worker {
         acquire_timeout: Duration,
         log: Option<Arc<dyn LogSink>>,
     ) -> Result<Outcome, ExecuteError> {
-        self.run_invocation(&invocation, acquire_timeout, log).await
+        self.run_invocation(&invocation, Wait::InLine, acquire_timeout, log).await
     }
 
     fn cancel(&self, id: InvocationId) -> bool {
@@ -301,7 +327,7 @@ impl Executor for Worker {
         self.advisors.resizes()
     }
 
-    fn view(&self) -> WorkerView {
+    fn view(&self) -> Option<WorkerView> {
         let (counts, active, waiting, capacity) = self.sandboxes.with_pool(|pool| {
             (pool.counts(), pool.active() as u32, pool.waiting() as u32, pool.settings().concurrency_max as u32)
         });
@@ -310,8 +336,13 @@ impl Executor for Worker {
             let view = PoolView { warm: of.warm, prewarmed: of.prewarmed, busy: of.busy, starting: of.starting };
             (*runtime, view)
         });
-        let state = if *self.phase.borrow() == Phase::Active { WorkerState::Active } else { WorkerState::Draining };
-        WorkerView {
+        let state = match *self.phase.borrow() {
+            Phase::Active => WorkerState::Active,
+            Phase::Cordoned => WorkerState::Cordoned,
+            Phase::Draining | Phase::Ending => WorkerState::Draining,
+        };
+        let mean = self.metrics.mean_handler(&mut self.pace.lock().unwrap_or_else(PoisonError::into_inner));
+        Some(WorkerView {
             id: self.identity.id,
             address: self.identity.address.clone(),
             state,
@@ -320,8 +351,51 @@ impl Executor for Worker {
             waiting,
             capacity,
             load: f64::from(active) / f64::from(capacity.max(1)),
+            mean_ms: mean.as_secs_f64() * 1000.0,
             last_seen: self.clock.now(),
+        })
+    }
+
+    async fn order(&self, worker: WorkerId, order: Order) -> Result<(), OrderError> {
+        if worker != self.identity.id {
+            return Err(OrderError::NotFound);
         }
+        tracing::info!(order = order.as_str(), "told what to do with new work");
+        match order {
+            Order::Cordon | Order::Uncordon if !self.cordon(order == Order::Cordon) => Err(OrderError::Draining),
+            Order::Cordon | Order::Uncordon => Ok(()),
+            Order::Drain => {
+                self.drain_asked.notify_one();
+                Ok(())
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Host for Worker {
+    async fn execute_idle(
+        &self,
+        invocation: Arc<Invocation>,
+        log: Option<Arc<dyn LogSink>>,
+    ) -> Result<Outcome, ExecuteError> {
+        self.run_invocation(&invocation, Wait::Never, Duration::ZERO, log).await
+    }
+
+    fn withdraw(&self, id: InvocationId) -> bool {
+        self.calls.withdraw(id)
+    }
+
+    fn idle(&self) -> Vec<(VersionKey, u32)> {
+        self.sandboxes.with_pool(|pool| pool.idle().map(|(version, idle)| (version, idle as u32)).collect())
+    }
+
+    fn idle_of(&self, version: VersionKey) -> u32 {
+        self.sandboxes.with_pool(|pool| pool.idle_of(version) as u32)
+    }
+
+    async fn idle_changed(&self) {
+        self.sandboxes.changed().await;
     }
 }
 

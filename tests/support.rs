@@ -12,6 +12,7 @@ pub mod footprint;
 pub mod multipart;
 pub mod partition;
 pub mod platform;
+pub mod redis;
 pub mod signer;
 pub mod slots;
 pub mod sse;

@@ -14,7 +14,6 @@
 
 mod abandoned;
 mod artifacts;
-mod bus;
 mod cursor;
 mod dead_letters;
 mod errors;
@@ -40,6 +39,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::adapters::local::bus::LocalBus;
 use crate::adapters::local_vault::{self, LocalVault};
 use crate::adapters::private_files::private_dir;
 use crate::config::Config;
@@ -56,7 +56,6 @@ use crate::ports::registry::Registry;
 use crate::ports::vault::{Vault, VaultError};
 
 use artifacts::Artifacts;
-use bus::LocalBus;
 use invocations::Invocations;
 use keys::Keys;
 use lessons::LessonRows;

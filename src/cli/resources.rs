@@ -43,8 +43,22 @@ enum FunctionsCommand {
 
 #[derive(Debug, Args)]
 pub struct Workers {
+    #[command(subcommand)]
+    command: Option<WorkersCommand>,
     #[command(flatten)]
     pub client: ClientFlags,
+}
+
+#[derive(Debug, Subcommand)]
+enum WorkersCommand {
+    /// All workers and their pools (what is done without a command)
+    List,
+    /// Let it take no new work; what runs there finishes, what is warm stays
+    Cordon { id: String },
+    /// Let it take work again
+    Uncordon { id: String },
+    /// Let it finish what runs, give the rest back, and end
+    Drain { id: String },
 }
 
 #[derive(Debug, Args)]
@@ -167,7 +181,16 @@ pub async fn workers(arguments: Workers) -> Result<(), Failure> {
         headings: &["ID", "ADDRESS", "STATE", "ACTIVE", "WAITING", "CAPACITY", "LOAD", "LAST SEEN"],
         fields: &["id", "address", "state", "active", "waiting", "capacity", "load", "lastSeen"],
     };
-    list(&Client::new(&arguments.client)?, "/workers", &COLUMNS, arguments.client.json).await
+    let client = Client::new(&arguments.client)?;
+    let (id, order, done) = match arguments.command.unwrap_or(WorkersCommand::List) {
+        WorkersCommand::List => return list(&client, "/workers", &COLUMNS, arguments.client.json).await,
+        WorkersCommand::Cordon { id } => (id, "cordon", "takes no new work"),
+        WorkersCommand::Uncordon { id } => (id, "uncordon", "takes work again"),
+        WorkersCommand::Drain { id } => (id, "drain", "drains, and ends when it has"),
+    };
+    let answer = client.fetch(Call::new("POST", format!("/workers/{}/{order}", escape(&id)))).await?;
+    tell(&answer, arguments.client.json, &format!("{id} {done}"));
+    Ok(())
 }
 
 /// # Errors

@@ -40,6 +40,7 @@ impl Controller {
             payload,
             model_id: invocation.model_id,
             accepted_at: invocation.accepted_at,
+            mode: Mode::Async,
         };
         match self.invocations.create(stored.clone(), with.idempotency).await? {
             Created::New => self.send(job, stored, keyed).await?,
@@ -51,14 +52,14 @@ impl Controller {
     }
 
     /// Too large for a message: the input goes beside it.
-    async fn place(&self, payload: Bytes) -> Result<Payload, ApiError> {
+    pub(super) async fn place(&self, payload: Bytes) -> Result<Payload, ApiError> {
         if payload.len() as u64 <= self.config.limits.async_payload_bytes {
             return Ok(Payload::Inline(payload));
         }
         Ok(Payload::Stored(self.artifacts.put(payload).await?))
     }
 
-    async fn send(&self, job: Job, stored: StoredRecord, keyed: bool) -> Result<(), ApiError> {
+    pub(super) async fn send(&self, job: Job, stored: StoredRecord, keyed: bool) -> Result<(), ApiError> {
         let Err(error) = self.queue.send(job, Duration::ZERO).await else { return Ok(()) };
         // With a key, the same request again sends the same job; without one nobody could, so the record is closed.
         if !keyed {

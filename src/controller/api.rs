@@ -97,6 +97,9 @@ fn guarded() -> Router<Arc<Controller>> {
         .route("/audit", get(audit::list))
         .route("/worker/heartbeat", post(workers::heartbeat))
         .route("/workers", get(workers::list))
+        .route("/workers/{id}/cordon", post(workers::cordon))
+        .route("/workers/{id}/uncordon", post(workers::uncordon))
+        .route("/workers/{id}/drain", post(workers::drain))
         .route("/system/status", get(system::status))
 }
 

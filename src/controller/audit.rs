@@ -38,6 +38,9 @@ pub fn action(method: &Method, route: &str) -> Option<Action> {
         ("DELETE", "/keys/{id}") => Action::KeyRevoke,
         ("POST", "/dead-letters/{id}/replay") => Action::DeadLetterReplay,
         ("DELETE", "/invocations/{id}") => Action::InvocationCancel,
+        ("POST", "/workers/{id}/cordon") => Action::WorkerCordon,
+        ("POST", "/workers/{id}/uncordon") => Action::WorkerUncordon,
+        ("POST", "/workers/{id}/drain") => Action::WorkerDrain,
         // A route that is added without a name here is logged all the same.
         _ => Action::Change,
     })

@@ -51,11 +51,7 @@ impl Controller {
 
     /// Claims the invocation for this node: from now on `/status` says that it runs. `None` if it runs here already.
     pub fn claim(&self, invocation: &Arc<Invocation>) -> Option<Arc<Feed>> {
-        self.feeds.begin(Running {
-            invocation: invocation.clone(),
-            worker: self.worker_id,
-            started_at: self.clock.now(),
-        })
+        self.feeds.begin(Running { invocation: invocation.clone(), worker: self.node_id, started_at: self.clock.now() })
     }
 
     /// Runs a claimed invocation; it goes on whatever becomes of the [`Call`].
@@ -80,6 +76,9 @@ impl Controller {
     }
 
     async fn run_to_end(&self, invocation: Arc<Invocation>, feed: &Arc<Feed>, durability: Durability) -> Ended {
+        if self.queues_all {
+            return self.run_queued(invocation, feed, durability).await;
+        }
         let acquire = Duration::from_millis(self.config.http.sync_wait_extra_ms);
         let log: Arc<dyn LogSink> = feed.clone();
         let executed = self.executor.execute(invocation.clone(), acquire, Some(log)).await;
@@ -90,6 +89,11 @@ impl Controller {
                 let failure = Failure::new(ErrorType::PlatformError, message.clone());
                 let error = ApiError::from(ExecuteError::Platform(message)).about(invocation.id);
                 (Outcome::without_execution(Status::Failed, failure), Some(error))
+            }
+            // The queue counts its own attempts from 1: what has begun before can't go through it.
+            Err(ExecuteError::Unreachable(why)) if invocation.attempt == 1 => {
+                tracing::debug!(invocation_id = %invocation.id, why, "no worker reached: the call goes through the queue");
+                return self.run_queued(invocation, feed, durability).await;
             }
             Err(error) => return Err(ApiError::from(error).about(invocation.id)),
         };

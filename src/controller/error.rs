@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::domain::ids::InvocationId;
 use crate::ports::StoreError;
 use crate::ports::artifacts::ArtifactError;
-use crate::ports::executor::{BuildError, ExecuteError};
+use crate::ports::executor::{BuildError, ExecuteError, OrderError};
 use crate::ports::registry::RegistryError;
 
 use super::api::id_header;
@@ -48,6 +48,7 @@ codes! {
     DeadLetterNotFound = NOT_FOUND,
     KeyNotFound = NOT_FOUND,
     FileNotFound = NOT_FOUND,
+    WorkerNotFound = NOT_FOUND,
     MethodNotAllowed = METHOD_NOT_ALLOWED,
     RequestTimeout = REQUEST_TIMEOUT,
     FunctionExists = CONFLICT,
@@ -68,6 +69,7 @@ codes! {
     NoCapacity = SERVICE_UNAVAILABLE,
     Draining = SERVICE_UNAVAILABLE,
     RuntimeUnavailable = SERVICE_UNAVAILABLE,
+    WorkerUnreachable = SERVICE_UNAVAILABLE,
     StoreUnavailable = SERVICE_UNAVAILABLE,
     AuditUnavailable = SERVICE_UNAVAILABLE,
     WaitExpired = GATEWAY_TIMEOUT,
@@ -100,7 +102,12 @@ impl ApiError {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         let passing = matches!(
             code,
-            Code::NoCapacity | Code::Draining | Code::StoreUnavailable | Code::AuditUnavailable | Code::PlatformError
+            Code::NoCapacity
+                | Code::Draining
+                | Code::WorkerUnreachable
+                | Code::StoreUnavailable
+                | Code::AuditUnavailable
+                | Code::PlatformError
         );
         Self { code, message: message.into(), retry_after: passing.then_some(RETRY_AFTER_DEFAULT), invocation: None }
     }
@@ -250,9 +257,29 @@ impl From<ExecuteError> for ApiError {
                 Self::new(Code::TooManyRequests, format!("{reason}; wait for one to end")).retry_after(retry_after)
             }
             ExecuteError::Draining => draining(),
+            ExecuteError::Stale | ExecuteError::Withdrawn => {
+                Self::new(Code::NoCapacity, "no worker kept a sandbox for this call; try again shortly")
+            }
+            ExecuteError::Unreachable(message) => {
+                Self::new(Code::NoCapacity, format!("no worker can be reached: {message}; try again shortly"))
+            }
             ExecuteError::Unsupported(message) => Self::new(Code::RuntimeUnavailable, message),
             ExecuteError::Platform(message) => {
                 Self::new(Code::PlatformError, format!("the platform could not run it: {message}"))
+            }
+        }
+    }
+}
+
+impl From<OrderError> for ApiError {
+    fn from(error: OrderError) -> Self {
+        match error {
+            OrderError::NotFound => {
+                Self::new(Code::WorkerNotFound, "there is no such worker; GET /workers lists those that are heard of")
+            }
+            OrderError::Draining => Self::new(Code::Draining, "this worker is draining already, and ends when it has"),
+            OrderError::Unreachable(why) => {
+                Self::new(Code::WorkerUnreachable, format!("the worker can't be told: {why}; try again shortly"))
             }
         }
     }

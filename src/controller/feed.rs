@@ -124,6 +124,8 @@ struct State {
 pub struct Feed {
     id: InvocationId,
     running: OnceLock<Running>,
+    /// What was to run here runs elsewhere.
+    moved: AtomicBool,
     /// Somebody listens or has listened, and may come back.
     followed: AtomicBool,
     state: Mutex<State>,
@@ -143,6 +145,7 @@ impl Feed {
         Self {
             id,
             running: OnceLock::new(),
+            moved: AtomicBool::new(false),
             followed: AtomicBool::new(false),
             state: Mutex::new(state),
             changed: Notify::new(),
@@ -162,7 +165,12 @@ impl Feed {
 
     /// The call that runs here, unless it has ended.
     pub fn running(&self) -> Option<&Running> {
-        self.running.get().filter(|_| self.ended().is_none())
+        self.running.get().filter(|_| !self.moved.load(Ordering::Relaxed) && self.ended().is_none())
+    }
+
+    /// The call does not run here after all: what becomes of it is in the store.
+    pub fn move_away(&self) {
+        self.moved.store(true, Ordering::Relaxed);
     }
 
     /// An attempt has begun, here or elsewhere.
@@ -264,6 +272,10 @@ impl LogSink for Feed {
         self.keep(&mut state, event);
         drop(state);
         self.changed.notify_waiters();
+    }
+
+    fn is_heard(&self) -> bool {
+        self.is_followed()
     }
 }
 

@@ -32,15 +32,17 @@ impl Fleet {
         heard.insert(view.id, (view, now));
     }
 
-    /// `own` first, then those heard, by id.
-    pub fn workers(&self, own: WorkerView, now: Duration) -> Vec<WorkerView> {
+    /// `known` first, then those heard beside them, by id.
+    pub fn workers(&self, mut known: Vec<WorkerView>, now: Duration) -> Vec<WorkerView> {
+        let ids: Vec<WorkerId> = known.iter().map(|view| view.id).collect();
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        let others = heard.values().filter(|(view, at)| view.id != own.id && now.saturating_sub(*at) < FORGOTTEN_AFTER);
-        let others = others.map(|(view, at)| {
+        let others =
+            heard.values().filter(|(view, at)| !ids.contains(&view.id) && now.saturating_sub(*at) < FORGOTTEN_AFTER);
+        known.extend(others.map(|(view, at)| {
             let dead = now.saturating_sub(*at) >= DEAD_AFTER;
             WorkerView { state: if dead { WorkerState::Dead } else { view.state }, ..view.clone() }
-        });
-        std::iter::once(own.clone()).chain(others).collect()
+        }));
+        known
     }
 }
 
@@ -59,6 +61,7 @@ mod tests {
             waiting: 0,
             capacity: 1,
             load: 0.0,
+            mean_ms: 0.0,
             last_seen: Timestamp(0),
         }
     }
@@ -67,7 +70,7 @@ mod tests {
     fn a_worker_unheard_for_half_a_minute_is_dead() {
         let fleet = Fleet::default();
         fleet.hear(view(2), Duration::ZERO);
-        let state = |at| fleet.workers(view(1), Duration::from_secs(at)).get(1).map(|view| view.state);
+        let state = |at| fleet.workers(vec![view(1)], Duration::from_secs(at)).get(1).map(|view| view.state);
         assert_eq!(state(29), Some(WorkerState::Active));
         assert_eq!(state(30), Some(WorkerState::Dead));
         assert_eq!(state(600), None);
@@ -79,6 +82,6 @@ mod tests {
         for id in 0..2000 {
             fleet.hear(view(id), Duration::from_millis(id as u64));
         }
-        assert_eq!(fleet.workers(view(0), Duration::from_secs(3)).len(), WORKERS_MAX + 1);
+        assert_eq!(fleet.workers(vec![view(0)], Duration::from_secs(3)).len(), WORKERS_MAX + 1);
     }
 }

@@ -12,7 +12,7 @@ use http::HeaderMap;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use crate::config::Role;
+use crate::config::Backend;
 use crate::domain::ids::{Digest, InvocationId, Owner};
 use crate::domain::invocation::{Invocation, Mode, Record, StoredRecord};
 use crate::ports::invocations::{Created, Idempotency, Lookup};
@@ -153,8 +153,10 @@ impl Controller {
 
     /// Whether nobody can be running a synchronous invocation that is not final and does not run here.
     fn is_abandoned(&self, stored: &StoredRecord, again: &Invocation) -> bool {
-        let alone = self.config.role == Role::Both;
-        let over = self.now().since(stored.record.created_at) > 2 * self.wait_limit(again);
+        // What nobody else can run, and was not given to the queue, runs here or not at all.
+        let alone = self.config.backend == Backend::Embedded && !self.queues_all;
+        let since = stored.record.started_at.unwrap_or(stored.record.created_at);
+        let over = self.now().since(since) > 2 * self.wait_limit(again);
         stored.mode == Mode::Sync && (alone || over)
     }
 
@@ -163,7 +165,7 @@ impl Controller {
         let (id, attempt) = (stored.record.request_id, stored.record.attempt + 1);
         let invocation = Arc::new(Invocation { id, attempt, accepted_at: stored.record.created_at, ..again.clone() });
         let Some(feed) = self.claim(&invocation) else { return Ok(None) };
-        match self.invocations.start(id, attempt, self.worker_id, self.now()).await {
+        match self.invocations.start(id, attempt, self.node_id, self.now()).await {
             Ok(true) => Ok(Some(self.start(feed, invocation, Durability::BeforeAnswer, pass))),
             Ok(false) => {
                 self.feeds.remove(id);

@@ -25,6 +25,12 @@ pub enum Action {
     DeadLetterReplay,
     #[serde(rename = "invocation.cancel")]
     InvocationCancel,
+    #[serde(rename = "worker.cordon")]
+    WorkerCordon,
+    #[serde(rename = "worker.uncordon")]
+    WorkerUncordon,
+    #[serde(rename = "worker.drain")]
+    WorkerDrain,
     /// A change that has no name of its own.
     #[serde(rename = "change")]
     Change,

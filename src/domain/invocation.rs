@@ -198,6 +198,10 @@ impl Record {
             self.recommended_memory_mb = Some(advice.recommended_memory_mb);
             self.estimated_savings = advice.estimated_savings.clone();
         }
+        if let Some(place) = outcome.place {
+            self.worker_id = Some(place.worker);
+            self.attempt = place.attempt;
+        }
         self.finished_at = Some(at);
     }
 }

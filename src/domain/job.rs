@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{Digest, InvocationId, Owner, VersionKey};
+use super::invocation::Mode;
 use super::time::Timestamp;
 
 /// The input of an invocation, beside the job or in the artifact store when it is too large for a message.
@@ -24,6 +25,8 @@ pub struct Job {
     pub payload: Payload,
     pub model_id: Option<String>,
     pub accepted_at: Timestamp,
+    /// Whether a caller waits for its end, who is not kept waiting by another attempt after the function failed.
+    pub mode: Mode,
 }
 
 /// Names one lease of one job; a later lease of the same job has another.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::ids::Digest;
+use super::ids::{Digest, WorkerId};
 use super::policy::advice::Advice;
 
 /// The one vocabulary for where an invocation stands.
@@ -129,7 +129,7 @@ impl Failure {
 }
 
 /// What one invocation used; not what its sandbox has used in its life.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     pub peak_memory_bytes: u64,
     /// The peak was seen in samples only, so that a shorter one may have been missed.
@@ -153,7 +153,7 @@ pub struct Pressure {
 }
 
 /// Where the time went, in microseconds. The parts are measured by the daemon, except `handler`, which the runtime reports.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timings {
     pub queue_us: u64,
     pub acquire_us: u64,
@@ -173,7 +173,7 @@ pub struct OutputFile {
 }
 
 /// Text that a function printed, as much as a record keeps.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
     pub text: String,
     pub truncated: bool,
@@ -201,6 +201,15 @@ pub struct Outcome {
     pub llm_token_count: Option<u64>,
     /// What its version's last calls say about its memory.
     pub advice: Option<Arc<Advice>>,
+    /// Where it ran, if that was not where its caller sent it from.
+    pub place: Option<Place>,
+}
+
+/// The worker of another process, and which attempt the one that ended there was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub worker: WorkerId,
+    pub attempt: u32,
 }
 
 impl Outcome {
@@ -220,6 +229,7 @@ impl Outcome {
             output_files: Vec::new(),
             llm_token_count: None,
             advice: None,
+            place: None,
         }
     }
 }

@@ -224,6 +224,7 @@ pub struct Pool {
     taken: Taken,
     /// What was last seen of the machine's processors.
     processors: Option<Look>,
+    cordoned: bool,
     draining: bool,
     next_sandbox: u64,
     next_seq: u64,
@@ -262,6 +263,7 @@ impl Pool {
             unfrozen: Chain::new(),
             taken: Taken::default(),
             processors: None,
+            cordoned: false,
             draining: false,
             next_sandbox: 1,
             next_seq: 0,
@@ -286,6 +288,7 @@ impl Pool {
             Event::Lend { memory_mb } => self.lend(memory_mb, actions),
             Event::Return { memory_mb } => self.give_back(memory_mb, now, actions),
             Event::Processors { idle } => self.look(idle),
+            Event::Cordon { on } => self.cordoned = on,
             Event::Drain => self.drain(now, actions),
             Event::Tick => self.tick(now, actions),
         }
@@ -310,6 +313,20 @@ impl Pool {
     /// Sandboxes alive in any way.
     pub fn sandboxes(&self) -> usize {
         self.sandboxes.len()
+    }
+
+    /// Idle sandboxes of a version.
+    pub fn idle_of(&self, version: VersionKey) -> usize {
+        self.by_key.get(&version).map_or(0, |slot| self.versions[*slot].idle.len())
+    }
+
+    /// Versions with idle sandboxes that new calls may have, and how many. O(versions).
+    pub fn idle(&self) -> impl Iterator<Item = (VersionKey, usize)> {
+        let refuses = self.cordoned || self.draining;
+        let versions = self.versions.iter().filter(move |_| !refuses).map(|(_, version)| version);
+        versions
+            .filter(|version| !version.retired && version.waiters.is_empty() && version.idle.len() > 0)
+            .map(|version| (version.version.key(), version.idle.len()))
     }
 
     /// What became of those made ahead of a predicted call.

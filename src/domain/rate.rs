@@ -54,13 +54,17 @@ impl TokenBucket {
 
     /// Takes one token if there is one. A clock that went back adds nothing.
     pub fn take(&mut self, rate: Rate, now: Duration) -> Grant {
+        let Drawn { tokens, remaining, full_in, next_in } = self.draw(rate, now, 1);
+        Grant { allowed: tokens == 1, remaining, full_in, next_in }
+    }
+
+    /// Takes up to `want` tokens, as many as there are.
+    pub fn draw(&mut self, rate: Rate, now: Duration, want: u32) -> Drawn {
         self.refill(rate, now);
-        let allowed = self.level >= TOKEN;
-        if allowed {
-            self.level -= TOKEN;
-        }
-        Grant {
-            allowed,
+        let tokens = (self.level / TOKEN).min(u64::from(want));
+        self.level -= tokens * TOKEN;
+        Drawn {
+            tokens: tokens as u32,
             remaining: (self.level / TOKEN) as u32,
             full_in: time_for(capacity(rate) - self.level, rate),
             next_in: time_for(TOKEN.saturating_sub(self.level), rate),

@@ -16,7 +16,8 @@ const RESOURCES: [&str; 3] = ["cpu", "memory", "io"];
 
 /// All of it, as one collector: one look serves a whole scrape.
 struct Surroundings {
-    sandboxes: Arc<LinuxSandboxes>,
+    /// `None` at a node that runs nothing.
+    sandboxes: Option<Arc<LinuxSandboxes>>,
     ticks_per_second: f64,
     page_bytes: u64,
     /// Two scrapes at once must not add the same difference twice.
@@ -37,16 +38,17 @@ struct Surroundings {
 /// Registers the node's own metrics.
 pub(super) fn register(
     registry: &Registry,
-    sandboxes: Arc<LinuxSandboxes>,
+    sandboxes: Option<Arc<LinuxSandboxes>>,
     role: &'static str,
 ) -> prometheus::Result<()> {
     let metrics = Surroundings::new(sandboxes)?;
-    metrics.build.with_label_values(&[env!("CARGO_PKG_VERSION"), role, metrics.sandboxes.cgroups()]).set(1);
+    let cgroups = metrics.sandboxes.as_ref().map_or("none", |sandboxes| sandboxes.cgroups());
+    metrics.build.with_label_values(&[env!("CARGO_PKG_VERSION"), role, cgroups]).set(1);
     registry.register(Box::new(metrics))
 }
 
 impl Surroundings {
-    fn new(sandboxes: Arc<LinuxSandboxes>) -> prometheus::Result<Self> {
+    fn new(sandboxes: Option<Arc<LinuxSandboxes>>) -> prometheus::Result<Self> {
         let setting = |name: SysconfVar| sysconf(name).ok().flatten().unwrap_or(0);
         let pressure = Opts::new("faasd_machine_pressure_seconds_total", "Time that processes of this machine waited.");
         let build = Opts::new("faasd_build_info", "1, with what runs here as labels.");
@@ -120,7 +122,9 @@ impl Surroundings {
                 }
             }
         }
-        raise(&self.launcher_restarts, self.sandboxes.launcher_restarts() as f64);
+        if let Some(sandboxes) = &self.sandboxes {
+            raise(&self.launcher_restarts, sandboxes.launcher_restarts() as f64);
+        }
     }
 }
 

@@ -28,6 +28,15 @@ pub enum ExecuteError {
     TooManyCalls { reason: String, retry_after: Duration },
     #[error("this worker is draining")]
     Draining,
+    /// It was to run in an idle sandbox, and there is none.
+    #[error("no sandbox of this version is idle here any more")]
+    Stale,
+    /// Whoever asked for it took it back while it waited: it has not begun and won't.
+    #[error("the call was taken back before it began")]
+    Withdrawn,
+    /// No worker can be reached: it has not begun, and the queue may have it.
+    #[error("no worker can be reached: {0}")]
+    Unreachable(String),
     /// The runtime can't run here; the message says what to install.
     #[error("{0}")]
     Unsupported(String),
@@ -80,8 +89,71 @@ pub trait Executor: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// What `GET /workers` shows of it.
-    fn view(&self) -> WorkerView;
+    /// What `GET /workers` shows of the worker in this process; `None`: there is none here.
+    fn view(&self) -> Option<WorkerView>;
+
+    /// The workers of other processes that it knows of.
+    fn others(&self) -> Vec<WorkerView> {
+        Vec::new()
+    }
+
+    /// Tells a worker, this one or another, to change its ways.
+    async fn order(&self, worker: WorkerId, order: Order) -> Result<(), OrderError>;
+}
+
+/// What becomes of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// Take no new work; keep what is warm.
+    Cordon,
+    Uncordon,
+    /// Take no new work, finish what runs, give the rest back, and end the process.
+    Drain,
+}
+
+impl Order {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Order::Cordon => "cordon",
+            Order::Uncordon => "uncordon",
+            Order::Drain => "drain",
+        }
+    }
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum OrderError {
+    #[error("there is no such worker")]
+    NotFound,
+    /// It drains already.
+    #[error("this worker is draining")]
+    Draining,
+    #[error("the worker can't be reached: {0}")]
+    Unreachable(String),
+}
+
+/// A worker that processes beside its own may call.
+#[async_trait]
+pub trait Host: Executor + Builder {
+    /// As [`Executor::execute`], in a sandbox that is idle now: else `Stale`, at once.
+    async fn execute_idle(
+        &self,
+        invocation: Arc<Invocation>,
+        log: Option<Arc<dyn LogSink>>,
+    ) -> Result<Outcome, ExecuteError>;
+
+    /// Takes back a call that still waits for a sandbox: it ends with `Withdrawn`. `false`: it runs, or is not here.
+    fn withdraw(&self, id: InvocationId) -> bool;
+
+    /// Idle sandboxes that may be called, by version.
+    fn idle(&self) -> Vec<(VersionKey, u32)>;
+
+    /// The same of one version.
+    fn idle_of(&self, version: VersionKey) -> u32;
+
+    /// Returns when those may be others than at the last return. One listener.
+    async fn idle_changed(&self);
 }
 
 /// Compiles sources, in a sandbox.
@@ -101,6 +173,8 @@ pub trait LogSinks: Send + Sync + 'static {
 #[serde(rename_all = "UPPERCASE")]
 pub enum WorkerState {
     Active,
+    /// Takes no new work, until it is told otherwise.
+    Cordoned,
     Draining,
     /// Unheard for too long.
     Dead,
@@ -133,5 +207,8 @@ pub struct WorkerView {
     pub capacity: u32,
     /// `active / capacity`, 0 to 1.
     pub load: f64,
+    /// How long a handler ran of late; 0: nothing is known.
+    #[serde(default)]
+    pub mean_ms: f64,
     pub last_seen: Timestamp,
 }

@@ -106,9 +106,20 @@ pub enum Stream {
     Stderr,
 }
 
-/// Hears lines while a call runs. Must not block.
+/// Hears of a call while it is under way. Must not block.
 pub trait LogSink: Send + Sync {
     fn line(&self, stream: Stream, line: &str);
+
+    /// Whether anybody listens now: lines that have a long way to go are sent only then.
+    fn is_heard(&self) -> bool {
+        true
+    }
+
+    /// The call must wait for a sandbox …
+    fn waits(&self) {}
+
+    /// … and, having waited, has one. From now on it can't be withdrawn.
+    fn begins(&self) {}
 }
 
 /// Why giving a sandbox its version failed.

@@ -1,6 +1,7 @@
 //! Which invocations are here, waiting or running, and how each is told to stop.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
@@ -16,13 +17,21 @@ pub(super) enum Why {
     Draining,
     /// Somebody else holds its lease.
     LeaseLost,
+    /// Whoever sent it has a better place for it.
+    Withdrawn,
 }
+
+/// A call is withdrawn before it begins, or not at all.
+const WAITING: u8 = 0;
+const BEGUN: u8 = 1;
+const WITHDRAWN: u8 = 2;
 
 /// Tells one call to stop, once.
 #[derive(Default)]
 pub(super) struct Cancel {
     why: OnceLock<Why>,
     told: Notify,
+    stage: AtomicU8,
 }
 
 impl Cancel {
@@ -31,6 +40,21 @@ impl Cancel {
         if self.why.set(why).is_ok() {
             self.told.notify_one();
         }
+    }
+
+    /// It has its sandbox. `false`: it was withdrawn, and must not run.
+    pub fn begin(&self) -> bool {
+        self.stage.compare_exchange(WAITING, BEGUN, Ordering::AcqRel, Ordering::Acquire) != Err(WITHDRAWN)
+    }
+
+    /// `false`: it has begun.
+    fn withdraw(&self) -> bool {
+        let withdrawn =
+            self.stage.compare_exchange(WAITING, WITHDRAWN, Ordering::AcqRel, Ordering::Acquire) != Err(BEGUN);
+        if withdrawn {
+            self.tell(Why::Withdrawn);
+        }
+        withdrawn
     }
 
     pub fn why(&self) -> Option<Why> {
@@ -69,6 +93,12 @@ impl Calls {
     pub fn tell(&self, id: InvocationId, why: Why) -> bool {
         let found = self.lock().get(&id).cloned();
         found.inspect(|cancel| cancel.tell(why)).is_some()
+    }
+
+    /// `false`: it has begun, or is not here.
+    pub fn withdraw(&self, id: InvocationId) -> bool {
+        let found = self.lock().get(&id).cloned();
+        found.is_some_and(|cancel| cancel.withdraw())
     }
 
     pub fn tell_all(&self, why: Why) {

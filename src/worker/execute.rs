@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::domain::function::Version;
 use crate::domain::ids::Digest;
-use crate::domain::invocation::{Invocation, Mode};
+use crate::domain::invocation::Invocation;
 use crate::domain::outcome::{ErrorType, Failure, Outcome, OutputFile, StartType, Status, Timings};
 use crate::ports::executor::ExecuteError;
 use crate::ports::sandbox::{Ending, LogSink, Report, Sandbox, SandboxError};
@@ -16,7 +16,7 @@ use super::Worker;
 use super::advisors;
 use super::cancel::{Cancel, Why};
 use super::handle::Handle;
-use super::sandboxes::{Checkout, CreationFailure, NoSandbox};
+use super::sandboxes::{Checkout, CreationFailure, NoSandbox, Wait};
 use super::verdict::{self, Stop, Verdict};
 
 /// What a refused caller is told to wait before it asks again.
@@ -36,24 +36,28 @@ impl Worker {
     pub(super) async fn run_invocation(
         &self,
         invocation: &Arc<Invocation>,
+        wait: Wait,
         acquire_timeout: Duration,
         log: Option<Arc<dyn LogSink>>,
     ) -> Result<Outcome, ExecuteError> {
         let begun = self.clock.monotonic();
         let entry = self.calls.enter(invocation.id);
-        let queue = match invocation.mode {
-            Mode::Sync => Duration::ZERO,
-            Mode::Async => self.clock.now().since(invocation.accepted_at),
+        // What the queue holds has been promised to be done, and nobody waits for it at a connection of this node's.
+        let queue = match wait {
+            Wait::Patiently => self.clock.now().since(invocation.accepted_at),
+            Wait::InLine | Wait::Never => Duration::ZERO,
         };
         let mut tries_left = SANDBOX_TRIES_MAX;
         let mut waited = Duration::ZERO;
         let (mut outcome, handle) = loop {
             tries_left -= 1;
             let left = acquire_timeout.saturating_sub(waited);
-            // What the queue holds has been promised to be done, and nobody waits for it at a connection.
-            let patient = invocation.mode == Mode::Async;
-            let checked_out = self.sandboxes.check_out(&invocation.version, patient, left, &entry.cancel).await;
+            let checked_out =
+                self.sandboxes.check_out(&invocation.version, wait, left, &entry.cancel, log.as_deref()).await;
             waited = self.clock.monotonic().saturating_sub(begun);
+            if checked_out.is_ok() && !entry.cancel.begin() {
+                return Err(ExecuteError::Withdrawn);
+            }
             match checked_out {
                 Ok(checkout) => {
                     let handle = checkout.handle.clone();
@@ -247,6 +251,8 @@ impl Worker {
                 version.memory_mb
             ))),
             NoSandbox::Draining => Err(ExecuteError::Draining),
+            NoSandbox::Stale => Err(ExecuteError::Stale),
+            NoSandbox::Cancelled(Why::Withdrawn) => Err(ExecuteError::Withdrawn),
             NoSandbox::Cancelled(why) => {
                 let Verdict { status, failure, .. } = verdict::cancelled(why);
                 let failure = failure.unwrap_or_else(|| Failure::new(ErrorType::Cancelled, "cancelled"));
@@ -299,6 +305,7 @@ fn outcome_of(verdict: Verdict, start_type: StartType) -> Outcome {
         output_files: Vec::new(),
         llm_token_count: None,
         advice: None,
+        place: None,
     }
 }
 

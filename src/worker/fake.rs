@@ -156,7 +156,10 @@ impl Sandbox for FakeSandbox {
         Ok(())
     }
 
-    async fn invoke(&self, invocation: &Invocation, _: Option<&dyn LogSink>) -> Report {
+    async fn invoke(&self, invocation: &Invocation, log: Option<&dyn LogSink>) -> Report {
+        if let Some(log) = log {
+            log.line(Stream::Stdout, "printed");
+        }
         assert!(!self.frozen.load(Ordering::SeqCst), "called while frozen");
         assert!(self.over.borrow().is_none(), "called after its end");
         assert_eq!(self.calls.fetch_add(1, Ordering::SeqCst), 0, "one call at a time");

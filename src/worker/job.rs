@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::ids::InvocationId;
 use crate::domain::invocation::{Invocation, Mode, Record, StoredRecord};
 use crate::domain::job::{Lease, LeaseToken, Payload};
 use crate::domain::outcome::{ErrorType, Failure, Outcome, Status};
@@ -17,6 +16,7 @@ use crate::ports::invocations::Lookup;
 use crate::ports::queue::QueueError;
 
 use super::cancel::Why;
+use super::sandboxes::Wait;
 use super::{Phase, Worker};
 
 /// How long a job waits for a sandbox before it goes back to the queue.
@@ -78,14 +78,16 @@ impl Worker {
         let job = &lease.job;
         let version = match self.registry.version(job.version).await {
             Ok(Some(version)) => version,
-            Ok(None) => return Err(self.lost_for_good("the function's version is gone")),
+            Ok(None) => return Err(self.lost_for_good(job.mode, "the function's version is gone")),
             Err(error) => return Err(self.platform(lease, &error.to_string())),
         };
         let payload = match &job.payload {
             Payload::Inline(bytes) => bytes.clone(),
             Payload::Stored(digest) => match self.artifacts.get(*digest).await {
                 Ok(bytes) => bytes,
-                Err(ArtifactError::NotFound) => return Err(self.lost_for_good("the stored payload is gone")),
+                Err(ArtifactError::NotFound) => {
+                    return Err(self.lost_for_good(job.mode, "the stored payload is gone"));
+                }
                 Err(error) => return Err(self.platform(lease, &error.to_string())),
             },
         };
@@ -96,7 +98,7 @@ impl Worker {
             model_id: job.model_id.clone(),
             attempt: lease.attempt,
             accepted_at: job.accepted_at,
-            mode: Mode::Async,
+            mode: job.mode,
         }))
     }
 
@@ -112,21 +114,29 @@ impl Worker {
         tracing::debug!(invocation_id = %id, elapsed = ?self.clock.monotonic().saturating_sub(begun), "attempt ended");
         match result {
             None => End::Lost,
-            Some(Ok(outcome)) => self.judge(id, lease.attempt, outcome),
+            Some(Ok(outcome)) => self.judge(lease, outcome),
             Some(Err(ExecuteError::Draining)) => End::Again { delay: Duration::ZERO, counted: false },
-            Some(Err(ExecuteError::NoCapacity { .. } | ExecuteError::TooManyCalls { .. })) => {
-                End::Again { delay: NO_PLACE_DELAY, counted: false }
-            }
+            Some(Err(
+                ExecuteError::NoCapacity { .. }
+                | ExecuteError::TooManyCalls { .. }
+                | ExecuteError::Stale
+                | ExecuteError::Withdrawn
+                | ExecuteError::Unreachable(_),
+            )) => End::Again { delay: NO_PLACE_DELAY, counted: false },
             Some(Err(ExecuteError::Unsupported(why) | ExecuteError::Platform(why))) => self.platform(lease, &why),
         }
     }
 
-    fn judge(&self, id: InvocationId, attempt: u32, outcome: Outcome) -> End {
+    fn judge(&self, lease: &Lease, outcome: Outcome) -> End {
         let ended_by_drain = outcome.status == Status::Cancelled && *self.phase.borrow() == Phase::Ending;
         if ended_by_drain {
             return End::Again { delay: Duration::ZERO, counted: false };
         }
-        match self.retry.after(id, attempt, outcome.status) {
+        // Whoever waits for the function's answer has it, whatever it is.
+        if lease.job.mode == Mode::Sync {
+            return End::Final(outcome);
+        }
+        match self.retry.after(lease.job.invocation, lease.attempt, outcome.status) {
             Verdict::Final => End::Final(outcome),
             Verdict::Retry { delay } => End::Again { delay, counted: true },
             Verdict::Bury => End::Dead(outcome),
@@ -139,12 +149,17 @@ impl Worker {
         tracing::warn!(invocation_id = %id, attempt = lease.attempt, error = why, "attempt failed");
         match self.retry.after_failure(id, lease.attempt) {
             Verdict::Retry { delay } => End::Again { delay, counted: true },
-            Verdict::Final | Verdict::Bury => self.lost_for_good(why),
+            Verdict::Final | Verdict::Bury => self.lost_for_good(lease.job.mode, why),
         }
     }
 
-    fn lost_for_good(&self, why: &str) -> End {
-        End::Dead(Outcome::without_execution(Status::Dead, Failure::new(ErrorType::PlatformError, why)))
+    /// Nobody replays a call that its caller has seen fail.
+    fn lost_for_good(&self, mode: Mode, why: &str) -> End {
+        let failure = Failure::new(ErrorType::PlatformError, why);
+        match mode {
+            Mode::Sync => End::Final(Outcome::without_execution(Status::Failed, failure)),
+            Mode::Async => End::Dead(Outcome::without_execution(Status::Dead, failure)),
+        }
     }
 
     /// Executes while extending the lease at a third of its time; `None` if the lease was lost meanwhile.
@@ -154,7 +169,7 @@ impl Worker {
         invocation: &Arc<Invocation>,
     ) -> Option<Result<Outcome, ExecuteError>> {
         let sink = self.sink_for(invocation.id, lease.attempt);
-        let mut call = std::pin::pin!(self.run_invocation(invocation, ACQUIRE_TIMEOUT, sink));
+        let mut call = std::pin::pin!(self.run_invocation(invocation, Wait::Patiently, ACQUIRE_TIMEOUT, sink));
         let every = (lease.valid_for / 3).max(Duration::from_millis(10));
         loop {
             tokio::select! {
@@ -268,7 +283,7 @@ impl Worker {
     async fn record(&self, lease: &Lease, invocation: Option<&Invocation>, now: Timestamp) -> Option<StoredRecord> {
         let mut stored = match self.invocations.get(lease.job.invocation).await {
             Ok(Lookup::Found(found)) => StoredRecord::clone(&found),
-            _ => StoredRecord::new(lease.job.owner.clone(), Mode::Async, Record::queued(invocation?)),
+            _ => StoredRecord::new(lease.job.owner.clone(), lease.job.mode, Record::queued(invocation?)),
         };
         if stored.record.started_at.is_none() || stored.record.attempt != lease.attempt {
             stored.record.start(lease.attempt, self.identity.id, now);

@@ -74,6 +74,14 @@ pub struct Metrics {
     functions: Mutex<HashMap<Arc<str>, Arc<FunctionMetrics>>>,
 }
 
+/// What was known at the last look of how long handlers run.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pace {
+    calls: u64,
+    seconds: f64,
+    mean: Duration,
+}
+
 /// One function's counters, looked up once per sandbox.
 pub struct FunctionMetrics {
     by_status: [IntCounter; FINAL.len()],
@@ -221,6 +229,19 @@ impl Metrics {
             memory: self.function_memory.with_label_values(&[name]),
             sandboxes: self.function_sandboxes.with_label_values(&[name]),
         })
+    }
+
+    /// How long handlers ran of late: between this look and those before it, each half as old as the next.
+    pub(super) fn mean_handler(&self, pace: &mut Pace) -> Duration {
+        let known = self.handler_seconds_of.iter().filter_map(OnceLock::get);
+        let (calls, seconds) =
+            known.fold((0, 0.0), |(n, s), one| (n + one.get_sample_count(), s + one.get_sample_sum()));
+        if calls > pace.calls {
+            let now = Duration::from_secs_f64(((seconds - pace.seconds) / (calls - pace.calls) as f64).max(0.0));
+            pace.mean = if pace.calls == 0 { now } else { (pace.mean + now) / 2 };
+            (pace.calls, pace.seconds) = (calls, seconds);
+        }
+        pace.mean
     }
 
     pub(super) fn ended(&self, function: &FunctionMetrics, runtime: Runtime, outcome: &Outcome, took: Duration) {

@@ -50,7 +50,7 @@ impl Drop for Held {
 }
 
 impl Worker {
-    /// Until the cordon; returns when every job that was taken is over.
+    /// Until the drain, but for cordons; returns when every job that was taken is over.
     pub(super) async fn poll(self: Arc<Self>) {
         let (concurrency, share) = self.sandboxes.with_pool(|pool| {
             let settings = pool.settings();
@@ -60,7 +60,8 @@ impl Worker {
         let places = Arc::new(Semaphore::new(jobs));
         let mut jobs = JoinSet::new();
         let mut pause = PAUSE_FIRST;
-        while let Some(places) = self.free_places(&places).await {
+        while self.is_open().await {
+            let Some(places) = self.free_places(&places).await else { continue };
             while jobs.try_join_next().is_some() {}
             match self.receive(places.len(), per_owner_max).await {
                 Ok(leases) => {
@@ -78,6 +79,12 @@ impl Worker {
             }
         }
         while jobs.join_next().await.is_some() {}
+    }
+
+    /// Waits while the worker is cordoned; `false`: it drains.
+    async fn is_open(&self) -> bool {
+        let mut phase = self.phase.subscribe();
+        phase.wait_for(|phase| *phase != Phase::Cordoned).await.is_ok_and(|phase| *phase == Phase::Active)
     }
 
     async fn job(self: Arc<Self>, lease: Lease, place: OwnedSemaphorePermit) {

@@ -4,7 +4,7 @@
 //! oneshot. Each sandbox has one task, which starts it, then hears of its death.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
@@ -14,7 +14,9 @@ use crate::domain::ids::{SandboxId, VersionKey};
 use crate::domain::outcome::{Failure, Output, StartType};
 use crate::domain::pool::{Action, EndReason, Event, Pool, Refusal, WaiterId};
 use crate::ports::clock::Clock;
-use crate::ports::sandbox::{Sandbox, SandboxDriver, SandboxError, SandboxKind, Specialisation, SpecialiseError};
+use crate::ports::sandbox::{
+    LogSink, Sandbox, SandboxDriver, SandboxError, SandboxKind, Specialisation, SpecialiseError,
+};
 
 use super::advisors::Advisors;
 use super::cancel::{Cancel, Why};
@@ -46,11 +48,23 @@ pub(super) enum NoSandbox {
     TooLarge,
     Draining,
     TimedOut,
+    /// It was to be an idle one.
+    Stale,
     Cancelled(Why),
     Failed(Box<CreationFailure>),
 }
 
 type Answer = Result<Checkout, NoSandbox>;
+
+/// Whether a caller waits where no sandbox is idle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// In a line of reasonable length.
+    InLine,
+    /// However long the line is.
+    Patiently,
+    Never,
+}
 
 /// The right to one sandbox for one call. Dropped without [`Checkout::check_in`] it ends the sandbox, if it was used.
 pub(super) struct Checkout {
@@ -121,6 +135,8 @@ pub(super) struct Sandboxes {
     tasks: Tasks,
     /// Tells the ticker that it is to look earlier than it meant to.
     pub tick_sooner: Notify,
+    /// Told of every change, once somebody wants to know.
+    watcher: OnceLock<Notify>,
 }
 
 impl Sandboxes {
@@ -143,21 +159,31 @@ impl Sandboxes {
         };
         let (tasks, tick_sooner) = (Tasks::default(), Notify::new());
         let core = Mutex::new(core);
-        Arc::new(Self { core, driver, code, clock, metrics, advisors, init_timeout, tasks, tick_sooner })
+        let watcher = OnceLock::new();
+        Arc::new(Self { core, driver, code, clock, metrics, advisors, init_timeout, tasks, tick_sooner, watcher })
     }
 
-    /// A sandbox of this version, at once or when one is free, within `timeout`; `patient`: however long the line is.
+    /// A sandbox of this version, at once or when one is free, within `timeout`.
     pub async fn check_out(
         self: &Arc<Self>,
         version: &Arc<Version>,
-        patient: bool,
+        wait: Wait,
         timeout: Duration,
         cancel: &Cancel,
+        log: Option<&dyn LogSink>,
     ) -> Answer {
-        let (waiter, mut receiver) = match self.ask(version, patient) {
+        let (waiter, mut receiver) = match self.ask(version, wait) {
             Asked::Answered(answer) => return answer,
             Asked::Waiting(waiter, receiver) => (waiter, receiver),
         };
+        if wait == Wait::Never {
+            self.lock().callers.remove(&waiter);
+            self.apply(Event::Cancel { waiter });
+            return Err(NoSandbox::Stale);
+        }
+        if let Some(log) = log {
+            log.waits();
+        }
         let gone = tokio::select! {
             biased;
             answer = &mut receiver => return answer.unwrap_or(Err(NoSandbox::Draining)),
@@ -170,9 +196,13 @@ impl Sandboxes {
         Err(gone)
     }
 
-    fn ask(self: &Arc<Self>, version: &Arc<Version>, patient: bool) -> Asked {
+    fn ask(self: &Arc<Self>, version: &Arc<Version>, wait: Wait) -> Asked {
         let now = self.clock.monotonic();
         let mut core = self.lock();
+        if wait == Wait::Never && core.pool.idle_of(version.key()) == 0 {
+            return Asked::Answered(Err(NoSandbox::Stale));
+        }
+        let patient = wait == Wait::Patiently;
         core.next_waiter += 1;
         let waiter = WaiterId(core.next_waiter);
         let mut actions = std::mem::take(&mut core.actions);
@@ -251,6 +281,9 @@ impl Sandboxes {
         drop(core);
         for deed in deeds {
             self.act(deed);
+        }
+        if let Some(watcher) = self.watcher.get() {
+            watcher.notify_one();
         }
     }
 
@@ -387,6 +420,11 @@ impl Sandboxes {
 
     pub fn retire(self: &Arc<Self>, version: VersionKey) {
         self.apply(Event::Retire { version });
+    }
+
+    /// Returns at the next change of the pool, or at once if there was one since. One listener.
+    pub async fn changed(&self) {
+        self.watcher.get_or_init(Notify::new).notified().await;
     }
 
     pub fn reserve_id(&self) -> SandboxId {

@@ -220,7 +220,7 @@ async fn who_waits_too_long_for_a_sandbox_is_sent_away() {
     let (first, second) = tokio::join!(bench.run(&f, "sleep 20000"), bench.run(&f, "echo"));
     assert_eq!(first.unwrap().status, Status::Success);
     assert!(matches!(second, Err(ExecuteError::NoCapacity { .. })));
-    assert_eq!(bench.worker.view().waiting, 0);
+    assert_eq!(bench.worker.view().unwrap().waiting, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -276,11 +276,11 @@ async fn prewarmed_ones_are_kept_ready() {
     let bench = bench_with(|config| config.pool.prewarmed_python = 2);
     bench.worker.start();
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(bench.worker.view().pools[&Runtime::Python].prewarmed, 2);
+    assert_eq!(bench.worker.view().unwrap().pools[&Runtime::Python].prewarmed, 2);
     let f = bench.function();
     assert_eq!(bench.outcome(&f, "echo").await.start_type, Some(StartType::Prewarmed));
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(bench.worker.view().pools[&Runtime::Python].prewarmed, 2);
+    assert_eq!(bench.worker.view().unwrap().pools[&Runtime::Python].prewarmed, 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -301,7 +301,7 @@ async fn a_dropped_call_spoils_its_sandbox_only() {
     bench.outcome(&f, "echo").await;
     let dropped = tokio::time::timeout(Duration::from_millis(10), bench.run(&f, "sleep 5000")).await;
     assert!(dropped.is_err());
-    assert_eq!(bench.worker.view().active, 0);
+    assert_eq!(bench.worker.view().unwrap().active, 0);
     assert_eq!(bench.outcome(&f, "echo").await.start_type, Some(StartType::Cold));
 }
 
@@ -326,7 +326,7 @@ async fn a_drain_lets_calls_finish_and_leaves_nothing() {
     assert!(matches!(late, Err(ExecuteError::Draining)));
     assert!(drained);
     assert_eq!(bench.alive(), 0);
-    assert_eq!(bench.worker.view().state, WorkerState::Draining);
+    assert_eq!(bench.worker.view().unwrap().state, WorkerState::Draining);
 }
 
 #[tokio::test(start_paused = true)]

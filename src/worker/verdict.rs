@@ -56,6 +56,8 @@ pub(super) fn cause(ending: &Ending, stop: Option<Stop>, reusable: Result<(), &'
         (Some(Stop::Cancelled(Why::Asked)), _) => Some("cancelled"),
         (Some(Stop::Cancelled(Why::Draining)), _) => Some("draining"),
         (Some(Stop::Cancelled(Why::LeaseLost)), _) => Some("lease_lost"),
+        // Never told once a call has begun.
+        (Some(Stop::Cancelled(Why::Withdrawn)), _) => Some("withdrawn"),
         (None, Ending::Died(Exit { out_of_memory: true, .. })) => Some("out_of_memory"),
         (None, Ending::Died(Exit { forbidden_call: Some(_), .. } | Exit { signal: Some(SIGSYS), .. })) => {
             Some("forbidden_call")
@@ -85,6 +87,7 @@ pub(super) fn cancelled(why: Why) -> Verdict {
         Why::Asked => "cancelled on request",
         Why::Draining => "the worker shut down before the call ended",
         Why::LeaseLost => "another worker took the job over",
+        Why::Withdrawn => "taken back before it began",
     };
     let failure = Some(Failure::new(ErrorType::Cancelled, message));
     Verdict { status: Status::Cancelled, result: None, failure, exit_code: None, is_credible: true }

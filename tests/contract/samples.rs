@@ -58,6 +58,7 @@ pub fn job(owner: &str) -> Job {
         payload: Payload::Inline(Bytes::from_static(b"{\"n\":1}")),
         model_id: None,
         accepted_at: Timestamp(1_763_776_800_123),
+        mode: Mode::Async,
     }
 }
 

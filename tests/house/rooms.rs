@@ -54,6 +54,44 @@ fn the_check_for_forbidden_names_finds_them() {
     assert!(forbidden_in(&code_of("fn f() {} // as tokio does")).is_empty());
 }
 
+/// Whom each room may know beside itself. `node`, `cli` and `main` put rooms together.
+const ARROWS: [(&str, &[&str]); 8] = [
+    ("domain", &[]),
+    ("ports", &["domain"]),
+    ("worker", &["config", "domain", "ports"]),
+    ("controller", &["config", "domain", "ports"]),
+    ("fleet", &["config", "domain", "ports"]),
+    ("runtime", &["domain"]),
+    ("sandbox", &["config", "domain", "ports", "runtime"]),
+    ("adapters", &["config", "domain", "ports"]),
+];
+
+#[test]
+fn arrows_point_one_way() {
+    let mut offences = Vec::new();
+    for (room, may_know) in ARROWS {
+        let files = sources(&format!("src/{room}"));
+        assert!(!files.is_empty(), "{room} is empty: the check looks in the wrong place");
+        for (path, text) in files {
+            // Tests put rooms together too.
+            if path.iter().any(|part| part == "tests" || part == "tests.rs" || part == "fake") {
+                continue;
+            }
+            let code = code_of(&text);
+            let code = code.split("#[cfg(test)]").next().unwrap_or_default();
+            for name in code.split("crate::").skip(1) {
+                let name: String = name.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+                let is_room =
+                    ARROWS.iter().any(|(other, _)| *other == name) || ["config", "node", "cli"].contains(&&*name);
+                if is_room && name != room && !may_know.contains(&&*name) {
+                    offences.push(format!("{}: {name}", path.display()));
+                }
+            }
+        }
+    }
+    assert!(offences.is_empty(), "these know whom they may not:\n{}", offences.join("\n"));
+}
+
 #[test]
 fn every_file_says_what_it_is_for() {
     let silent: Vec<String> = ["src", "tests", "benches"]

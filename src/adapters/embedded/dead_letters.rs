@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::domain::ids::{InvocationId, Owner};
+use crate::domain::invocation::Mode;
 use crate::domain::job::DeadLetter;
 use crate::domain::page::Page;
 use crate::domain::time::Timestamp;
@@ -52,8 +53,14 @@ pub(super) fn drop_oldest(connection: &Connection, letters: u64) -> Result<(), S
     Ok(())
 }
 
+/// Nobody waits for a letter's job any more.
 fn read(row: &Row<'_>) -> Result<DeadLetter, StoreError> {
-    Ok(DeadLetter { job: read_job(row)?, attempts: row.get(8)?, reason: row.get(9)?, died_at: Timestamp(row.get(10)?) })
+    Ok(DeadLetter {
+        job: read_job(row, Mode::Async)?,
+        attempts: row.get(8)?,
+        reason: row.get(9)?,
+        died_at: Timestamp(row.get(10)?),
+    })
 }
 
 #[async_trait]

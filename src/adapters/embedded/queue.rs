@@ -14,6 +14,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::config;
 use crate::domain::ids::{Digest, FunctionId, InvocationId, Owner, VersionKey};
+use crate::domain::invocation::Mode;
 use crate::domain::job::{Backlog, Job, Lease, LeaseToken, Payload};
 use crate::domain::time::Timestamp;
 use crate::ports::StoreError;
@@ -23,7 +24,7 @@ use crate::ports::queue::{JobQueue, QueueError};
 use super::errors::{damaged, stopped};
 use super::jobs::{Jobs, Leased};
 use super::store::Store;
-use super::{dead_letters, locked, millis};
+use super::{dead_letters, locked, millis, records};
 
 pub(super) struct Queue {
     pub(super) store: Arc<Store>,
@@ -321,8 +322,8 @@ impl Shared {
 /// `false`: it is queued already.
 fn insert_job(connection: &Connection, job: &Job, available_at: Timestamp) -> Result<bool, StoreError> {
     let mut statement = connection.prepare_cached(
-        "INSERT INTO jobs (id, owner, function, version, payload, digest, model, accepted_at, available_at, attempts)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0) ON CONFLICT (id) DO NOTHING",
+        "INSERT INTO jobs (id, owner, function, version, payload, digest, model, accepted_at, available_at, attempts, mode)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, ?10) ON CONFLICT (id) DO NOTHING",
     )?;
     let (payload, digest) = match &job.payload {
         Payload::Inline(bytes) => (Some(&bytes[..]), None),
@@ -338,6 +339,7 @@ fn insert_job(connection: &Connection, job: &Job, available_at: Timestamp) -> Re
         job.model_id,
         job.accepted_at.as_millis() as i64,
         millis(Duration::from_millis(available_at.as_millis())),
+        records::mode_str(job.mode),
     ])?;
     Ok(inserted > 0)
 }
@@ -350,15 +352,14 @@ fn delete_job(connection: &Connection, id: InvocationId) -> Result<(), StoreErro
 /// In the order of `ids`.
 fn load_jobs(connection: &Connection, ids: &[InvocationId]) -> Result<Vec<Option<Job>>, StoreError> {
     let mut statement = connection.prepare_cached(
-        "SELECT id, owner, function, version, payload, digest, model, accepted_at FROM jobs WHERE id = ?1",
+        "SELECT id, owner, function, version, payload, digest, model, accepted_at, mode FROM jobs WHERE id = ?1",
     )?;
-    ids.iter()
-        .map(|id| statement.query_row([id.0.as_bytes()], |row| Ok(read_job(row))).optional()?.transpose())
-        .collect()
+    let read = |row: &Row<'_>| Ok(read_job(row, records::mode_of(row.get_ref(8)?)));
+    ids.iter().map(|id| statement.query_row([id.0.as_bytes()], read).optional()?.transpose()).collect()
 }
 
-/// Reads a row of `id, owner, function, version, payload, digest, model, accepted_at`.
-pub(super) fn read_job(row: &Row<'_>) -> Result<Job, StoreError> {
+/// Reads a row that begins with `id, owner, function, version, payload, digest, model, accepted_at`.
+pub(super) fn read_job(row: &Row<'_>, mode: Mode) -> Result<Job, StoreError> {
     let payload = match (row.get::<_, Option<Vec<u8>>>(4)?, row.get::<_, Option<[u8; 32]>>(5)?) {
         (Some(bytes), None) => Payload::Inline(Bytes::from(bytes)),
         (None, Some(digest)) => Payload::Stored(Digest(digest)),
@@ -371,5 +372,6 @@ pub(super) fn read_job(row: &Row<'_>) -> Result<Job, StoreError> {
         payload,
         model_id: row.get(6)?,
         accepted_at: Timestamp(row.get(7)?),
+        mode,
     })
 }

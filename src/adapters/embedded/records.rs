@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::domain::ids::{InvocationId, Owner, WorkerId};
@@ -192,7 +193,7 @@ impl RecordRow {
             }
         }
         let owner = Owner::new(row.get_ref(1)?.as_str().map_err(|error| damaged("read a record", error))?);
-        let mode = if row.get_ref(2)?.as_str() == Ok("async") { Mode::Async } else { Mode::Sync };
+        let mode = mode_of(row.get_ref(2)?);
         Ok(Self {
             seq: row.get(0)?,
             stored: StoredRecord::new(owner, mode, record),
@@ -214,7 +215,11 @@ pub(super) fn without_result(body: &[u8]) -> Result<Vec<u8>, StoreError> {
     encode(&record)
 }
 
-fn mode_str(mode: Mode) -> &'static str {
+pub(super) fn mode_of(stored: ValueRef<'_>) -> Mode {
+    if stored.as_str() == Ok("async") { Mode::Async } else { Mode::Sync }
+}
+
+pub(super) fn mode_str(mode: Mode) -> &'static str {
     match mode {
         Mode::Sync => "sync",
         Mode::Async => "async",

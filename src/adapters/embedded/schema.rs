@@ -10,8 +10,12 @@ use rusqlite::{Connection, OpenFlags};
 use super::OpenError;
 
 /// Statement `n` brings a file from schema version `n` to `n + 1`. Never edit one that was released: add the next.
-const MIGRATIONS: [&str; 3] =
-    [include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
+const MIGRATIONS: [&str; 4] = [
+    include_str!("schema/1.sql"),
+    include_str!("schema/2.sql"),
+    include_str!("schema/3.sql"),
+    include_str!("schema/4.sql"),
+];
 
 /// Another process (its owner with `sqlite3`, say) may hold the file for a moment.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);

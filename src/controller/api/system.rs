@@ -39,16 +39,39 @@ pub async fn health() -> Answer {
 pub async fn ready(State(controller): Shared) -> Answer {
     let store = probe(&controller, async { controller.keys.store().list().await.map(drop) }).await;
     let queue = probe(&controller, async { controller.queue.backlog().await.map(drop) }).await;
-    let view = controller.executor.view();
-    let up = view.state == WorkerState::Active && view.capacity > 0;
-    let executor = json!({ "status": if up { "up" } else { "down" }, "latencyMs": 0.0, "capacity": view.capacity });
+    let (up, executor) = executor(&controller);
     let draining = controller.is_draining();
-    let all = store.0 && queue.0 && up && !draining;
-    let body = json!({
-        "status": if all { "ready" } else if draining { "draining" } else { "unready" },
-        "dependencies": { "store": store.1, "queue": queue.1, "executor": executor },
-    });
+    let all = store.0 && queue.0 && up != Some(false) && !draining;
+    let mut dependencies = json!({ "store": store.1, "queue": queue.1, "executor": executor });
+    let mut degraded = up.is_none();
+    if let Some(roster) = &controller.roster {
+        let probed = probe(&controller, async { roster.workers().await.map(drop) }).await;
+        degraded |= !probed.0;
+        dependencies["roster"] = probed.1;
+    }
+    let status = match (all, draining) {
+        (true, _) if degraded => "degraded",
+        (true, _) => "ready",
+        (false, true) => "draining",
+        (false, false) => "unready",
+    };
+    let body = json!({ "status": status, "dependencies": dependencies });
     super::json(if all { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)
+}
+
+/// Whether calls can be run; `None`: not now, but they are taken, and wait in the queue.
+fn executor(controller: &Controller) -> (Option<bool>, Value) {
+    let own = controller.executor.view();
+    let others = controller.executor.others();
+    let active = own.iter().chain(&others).filter(|view| view.state == WorkerState::Active && view.capacity > 0);
+    let (workers, capacity) = active.fold((0_u32, 0_u32), |(n, sum), view| (n + 1, sum.saturating_add(view.capacity)));
+    let up = if workers > 0 { Some(true) } else { own.map(|_| false) };
+    let status = match up {
+        Some(true) => "up",
+        Some(false) => "down",
+        None => "degraded",
+    };
+    (up, json!({ "status": status, "latencyMs": 0.0, "capacity": capacity, "workers": workers }))
 }
 
 async fn probe<E: std::fmt::Display>(

@@ -77,6 +77,7 @@ pub struct Runner {
     pub cancelled: Mutex<Vec<InvocationId>>,
     pub advice: Mutex<Option<Arc<Advice>>>,
     pub resizes: Mutex<Vec<(VersionKey, u32)>>,
+    pub orders: Mutex<Vec<Order>>,
 }
 
 pub fn outcome(status: Status, result: &str) -> Outcome {
@@ -132,8 +133,16 @@ impl Executor for Runner {
         self.resizes.lock().unwrap().clone()
     }
 
-    fn view(&self) -> WorkerView {
-        WorkerView {
+    async fn order(&self, worker: WorkerId, order: Order) -> Result<(), OrderError> {
+        if worker != WorkerId(Uuid::from_u128(77)) {
+            return Err(OrderError::NotFound);
+        }
+        self.orders.lock().unwrap().push(order);
+        Ok(())
+    }
+
+    fn view(&self) -> Option<WorkerView> {
+        Some(WorkerView {
             id: WorkerId(Uuid::from_u128(77)),
             address: "here".into(),
             state: WorkerState::Active,
@@ -142,8 +151,9 @@ impl Executor for Runner {
             waiting: 0,
             capacity: 4,
             load: 0.0,
+            mean_ms: 0.0,
             last_seen: Timestamp(0),
-        }
+        })
     }
 }
 
@@ -222,6 +232,8 @@ impl Rig {
             executor: runner.clone(),
             builder: runner.clone(),
             packages: Arc::new(Wrapping),
+            roster: None,
+            node_id: WorkerId(Uuid::from_u128(77)),
         };
         let controller = Controller::new(ports, Arc::new(config), prometheus::Registry::new());
         let key = async |owner: &str, scopes: &[Scope]| {

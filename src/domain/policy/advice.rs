@@ -105,7 +105,7 @@ pub enum Reason {
 }
 
 /// See the module.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Advice {
     pub recommended_memory_mb: u32,

@@ -15,7 +15,7 @@ use super::{Action, Pool, Refusal, VersionPool, Waiter, WaiterId};
 
 impl Pool {
     pub(super) fn checkout(&mut self, waiter: WaiterId, version: &Arc<Version>, patient: bool, out: &mut Vec<Action>) {
-        if self.draining {
+        if self.draining || self.cordoned {
             return out.push(Action::Refuse { waiter, reason: Refusal::Draining });
         }
         let key = version.key();

@@ -100,6 +100,10 @@ pub enum Event<'a> {
     Processors {
         idle: u16,
     },
+    /// Refuse new callers, or take them again. What is idle stays.
+    Cordon {
+        on: bool,
+    },
     /// Refuse new callers, keep nothing idle; who waits already is still served.
     Drain,
     Tick,

@@ -86,6 +86,10 @@ impl World {
     }
 
     pub fn enqueue(&self, version: &Arc<Version>, program: &str) -> InvocationId {
+        self.enqueue_as(version, program, Mode::Async)
+    }
+
+    pub fn enqueue_as(&self, version: &Arc<Version>, program: &str, mode: Mode) -> InvocationId {
         let id = InvocationId(Uuid::now_v7());
         let payload = Bytes::from(format!("\"{program}\""));
         let invocation = Invocation {
@@ -95,9 +99,9 @@ impl World {
             model_id: None,
             attempt: 1,
             accepted_at: Timestamp(1_700_000_000_000),
-            mode: Mode::Async,
+            mode,
         };
-        let record = StoredRecord::new(version.owner.clone(), Mode::Async, Record::queued(&invocation));
+        let record = StoredRecord::new(version.owner.clone(), mode, Record::queued(&invocation));
         self.records.lock().unwrap().insert(id, Arc::new(record));
         let job = Job {
             invocation: id,
@@ -106,6 +110,7 @@ impl World {
             payload: Payload::Inline(payload),
             model_id: None,
             accepted_at: invocation.accepted_at,
+            mode,
         };
         self.jobs.lock().unwrap().push_back((job, 0, Instant::now()));
         id

@@ -32,6 +32,32 @@ async fn a_failing_job_has_three_attempts_then_is_dead() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failing_job_that_somebody_waits_for_is_over_at_once() {
+    let bench = bench();
+    let f = bench.function();
+    let id = bench.world.enqueue_as(&f, "raise", Mode::Sync);
+    bench.worker.start();
+    let record = bench.finished(id).await;
+    assert_eq!((record.status, record.attempt), (Status::Failed, 1));
+    sleep(Duration::from_millis(10)).await;
+    assert!(bench.world.buried.lock().unwrap().is_empty() && bench.world.leased.lock().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cordoned_worker_takes_no_jobs_until_it_may_again() {
+    let bench = bench();
+    let f = bench.function();
+    bench.worker.start();
+    assert!(bench.worker.cordon(true));
+    assert_eq!(bench.worker.view().unwrap().state, WorkerState::Cordoned);
+    let id = bench.world.enqueue(&f, "echo");
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(bench.world.record(id).status, Status::Queued);
+    assert!(bench.worker.cordon(false));
+    assert_eq!(bench.finished(id).await.status, Status::Success);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_job_whose_version_is_gone_is_buried() {
     let bench = bench();
     let id = bench.world.enqueue(&bench.function(), "echo");
@@ -68,7 +94,7 @@ async fn a_lease_is_extended_and_a_lost_one_stops_the_call() {
     bench.world.robbed.store(true, Ordering::SeqCst);
     sleep(Duration::from_secs(15)).await;
     assert_eq!(bench.world.record(robbed).status, Status::Running, "whoever has the lease writes the end");
-    assert_eq!(bench.worker.view().active, 0);
+    assert_eq!(bench.worker.view().unwrap().active, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -92,6 +118,6 @@ async fn jobs_leave_room_for_callers() {
     bench.worker.start();
     sleep(Duration::from_secs(1)).await;
     // Of eight calls an owner may have seven, of which one is left for its callers.
-    assert_eq!(bench.worker.view().active, 6);
+    assert_eq!(bench.worker.view().unwrap().active, 6);
     assert_eq!(bench.outcome(&bench.world.deploy("f", Runtime::Python, 1000), "echo").await.status, Status::Success);
 }

@@ -8,7 +8,7 @@ use crate::ports::bus::{Bus, News, Subscription};
 /// News that a slow listener may be behind by, before it misses some.
 const NEWS_KEPT: usize = 2048;
 
-pub(super) struct LocalBus {
+pub struct LocalBus {
     sender: broadcast::Sender<News>,
 }
 

@@ -1,0 +1,42 @@
+//! Buckets: a hash for each identity that is not at its full burst.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use fred::types::scripts::Script;
+
+use crate::domain::rate::{Drawn, Rate};
+use crate::ports::Unavailable;
+use crate::ports::buckets::{Buckets, Identity};
+
+use super::commands::Commands;
+
+static DRAW: LazyLock<Script> = LazyLock::new(|| Script::from_lua(include_str!("lua/draw.lua")));
+
+pub(super) struct RedisBuckets {
+    prefix: Arc<str>,
+    commands: Commands,
+}
+
+impl RedisBuckets {
+    pub fn new(prefix: Arc<str>, commands: Commands) -> Self {
+        Self { prefix, commands }
+    }
+}
+
+#[async_trait]
+impl Buckets for RedisBuckets {
+    async fn draw(&self, identity: &Identity, rate: Rate, want: u32) -> Result<Drawn, Unavailable> {
+        let key = format!("{{{}:bucket:{}}}", self.prefix, hex::encode(identity));
+        let arguments = [rate.per_second.max(1), rate.burst.max(1), want].map(|number| i64::from(number).into());
+        let (tokens, remaining, full_us, next_us): (u32, u32, u64, u64) =
+            self.commands.script("draw", &DRAW, vec![key.into()], arguments.to_vec()).await?;
+        Ok(Drawn {
+            tokens,
+            remaining,
+            full_in: Duration::from_micros(full_us),
+            next_in: Duration::from_micros(next_us),
+        })
+    }
+}

@@ -1,0 +1,4 @@
+//! Controllers and workers over loopback: real workers on sandboxes that do what their payload says, real connections between them.
+
+mod rig;
+mod ways;

@@ -1,0 +1,387 @@
+//! The ways that a call takes: by claim, by placement, from one worker to the next.
+
+use std::collections::HashSet;
+use std::io::{Read, Write};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::rig::*;
+use crate::domain::ids::WorkerId;
+use crate::domain::outcome::{ErrorType, Outcome, StartType, Status};
+use crate::ports::executor::{ExecuteError, Executor, Order, OrderError, WorkerState, WorkerView};
+use crate::ports::sandbox::{LogSink, Stream};
+
+fn place(outcome: &Outcome) -> (WorkerId, u32) {
+    let place = outcome.place.expect("it ran at a worker of another process");
+    (place.worker, place.attempt)
+}
+
+#[tokio::test]
+async fn a_call_runs_at_a_worker_of_another_process_and_the_next_finds_it_warm() {
+    let rig = Rig::new();
+    let (node, f) = (rig.node().await, rig.function("f"));
+    let (fleet, metrics) = rig.fleet(1).await;
+    let first = run(&fleet, &f, "echo").await.unwrap();
+    assert_eq!((first.status, first.start_type), (Status::Success, Some(StartType::Cold)));
+    assert_eq!(first.result.as_ref().unwrap().get(), "\"echo\"");
+    assert_eq!((first.stdout.text.as_str(), place(&first)), ("printed", (node.id, 1)));
+    for _ in 0..20 {
+        let next = run(&fleet, &f, "echo").await.unwrap();
+        assert_eq!((next.status, next.start_type), (Status::Success, Some(StartType::Warm)));
+    }
+    // Claims that it keeps: nobody else is asked.
+    assert_eq!(metrics.sent.with_label_values(&["held"]).get(), 20);
+    let raised = run(&fleet, &f, "raise").await.unwrap();
+    assert_eq!(raised.failure.unwrap().error_type, ErrorType::FunctionError);
+}
+
+#[tokio::test]
+async fn a_claim_that_is_offered_is_taken_and_a_stale_one_costs_one_more() {
+    let rig = Rig::new();
+    let (node, f) = (rig.node().await, rig.function("f"));
+    let (fleet, metrics) = rig.fleet(1).await;
+    run(&fleet, &f, "echo").await.unwrap();
+    // What it kept lapses and is offered to whoever comes.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let (other, other_metrics) = rig.fleet(1).await;
+    let taken = run(&other, &f, "echo").await.unwrap();
+    assert_eq!(taken.start_type, Some(StartType::Warm));
+    assert_eq!(other_metrics.sent.with_label_values(&["claim"]).get(), 1);
+    // Claims on sandboxes that are not there.
+    rig.local.claims.offer(f.key(), node.id, 3).await.unwrap();
+    node.worker.retire(f.key());
+    let cold = run(&fleet, &f, "echo").await.unwrap();
+    assert_eq!((cold.status, cold.start_type), (Status::Success, Some(StartType::Cold)));
+    assert!(metrics.stale.get() >= 3, "{}", metrics.stale.get());
+}
+
+#[tokio::test]
+async fn a_call_that_waits_at_one_worker_is_moved_to_where_a_sandbox_comes_free() {
+    let rig = Rig::new();
+    let f = rig.function("f");
+    let mut narrow = rig.config.clone();
+    narrow.pool.concurrency_max = 1;
+    // Both are busy; a third call waits at one of them until the other is free.
+    let nodes = [rig.node_with(&narrow).await, rig.node_with(&narrow).await];
+    let (fleet, metrics) = rig.fleet(2).await;
+    let mut calls = Vec::new();
+    let waits = [700, 150];
+    for ms in waits {
+        let (fleet, f) = (fleet.clone(), f.clone());
+        calls.push(tokio::spawn(async move { run(&fleet, &f, &format!("sleep {ms}")).await.unwrap() }));
+        until("it runs", || nodes.iter().filter(|node| node.worker.view().unwrap().active == 1).count() == calls.len())
+            .await;
+    }
+    let mut third = Vec::new();
+    for _ in 0..2 {
+        let (fleet, f) = (fleet.clone(), f.clone());
+        third.push(tokio::spawn(async move { run(&fleet, &f, "echo").await.unwrap() }));
+    }
+    for call in third {
+        let outcome = call.await.unwrap();
+        assert_eq!(outcome.status, Status::Success);
+    }
+    let ran: HashSet<WorkerId> = [calls.remove(0).await.unwrap(), calls.remove(0).await.unwrap()]
+        .iter()
+        .map(|outcome| place(outcome).0)
+        .collect();
+    assert_eq!(ran.len(), 2, "one call at each");
+    // Whether one waited where the long call ran is up to the hash and the load; if so it was stolen.
+    assert!(metrics.stolen.get() <= 2);
+}
+
+#[tokio::test]
+async fn a_waiting_call_is_stolen_by_a_claim_of_another_worker() {
+    let rig = Rig::new();
+    let f = rig.function("f");
+    let mut narrow = rig.config.clone();
+    narrow.pool.concurrency_max = 1;
+    let busy = rig.node_with(&narrow).await;
+    let (fleet, metrics) = rig.fleet(1).await;
+    let long = {
+        let (fleet, f) = (fleet.clone(), f.clone());
+        tokio::spawn(async move { run(&fleet, &f, "sleep 3000").await.unwrap() })
+    };
+    until("it runs", || busy.worker.view().unwrap().active == 1).await;
+    let waiting = {
+        let (fleet, f) = (fleet.clone(), f.clone());
+        tokio::spawn(async move { run(&fleet, &f, "echo").await.unwrap() })
+    };
+    until("it waits", || busy.worker.view().unwrap().waiting == 1).await;
+    // Another worker comes that has one warm.
+    let other = rig.node().await;
+    let warmed = other.worker.execute(invocation(&f, "echo"), ACQUIRE, None).await.unwrap();
+    assert_eq!(warmed.status, Status::Success);
+    let stolen = waiting.await.unwrap();
+    assert_eq!((place(&stolen), stolen.start_type), ((other.id, 1), Some(StartType::Stolen)));
+    assert_eq!(metrics.stolen.get(), 1);
+    assert_eq!(busy.worker.view().unwrap().waiting, 0, "taken back where it waited");
+    assert_eq!(place(&long.await.unwrap()), (busy.id, 1));
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_in_mid_call_costs_an_attempt_and_no_error() {
+    let rig = Rig::new();
+    let f = rig.function("f");
+    let mut nodes = vec![rig.node().await, rig.node().await];
+    let (fleet, metrics) = rig.fleet(2).await;
+    let call = {
+        let (fleet, f) = (fleet.clone(), f.clone());
+        tokio::spawn(async move { run(&fleet, &f, "sleep 500").await.unwrap() })
+    };
+    let mut at = 0;
+    until("it runs", || nodes.iter().any(|node| node.worker.view().unwrap().active == 1)).await;
+    if nodes[1].worker.view().unwrap().active == 1 {
+        at = 1;
+    }
+    nodes[at].kill();
+    let outcome = call.await.unwrap();
+    assert_eq!((outcome.status, place(&outcome)), (Status::Success, (nodes[1 - at].id, 2)));
+    assert_eq!(metrics.retries.with_label_values(&["lost"]).get(), 1);
+    // Nobody left: not an error of the call's, and the queue may have it.
+    nodes[1 - at].kill();
+    let nobody = run(&fleet, &f, "echo").await.unwrap_err();
+    assert!(matches!(nobody, ExecuteError::Unreachable(_) | ExecuteError::Platform(_)), "{nobody:?}");
+}
+
+#[tokio::test]
+async fn workers_that_end_in_order_one_after_the_other_fail_no_call() {
+    let rig = Rig::new();
+    let f = rig.function("f");
+    let mut nodes = vec![rig.node().await, rig.node().await];
+    let (fleet, _) = rig.fleet(2).await;
+    let calls: Vec<_> = (0..8)
+        .map(|_| {
+            let (fleet, f) = (fleet.clone(), f.clone());
+            tokio::spawn(async move {
+                let mut done = 0;
+                let until = tokio::time::Instant::now() + Duration::from_secs(3);
+                while tokio::time::Instant::now() < until {
+                    let outcome =
+                        run(&fleet, &f, "sleep 5").await.unwrap_or_else(|error| panic!("{error} after {done}"));
+                    assert_eq!((outcome.status, place(&outcome).1), (Status::Success, 1));
+                    done += 1;
+                }
+                done
+            })
+        })
+        .collect();
+    for _ in 0..3 {
+        let new = rig.node().await;
+        until("it is known", || fleet.others().iter().any(|view| view.id == new.id)).await;
+        nodes.push(new);
+        nodes.remove(0).end(&rig).await;
+    }
+    let mut done = 0;
+    for call in calls {
+        done += call.await.unwrap();
+    }
+    assert!(done > 100, "{done}");
+}
+
+#[tokio::test]
+async fn a_cordoned_worker_gets_no_calls_until_it_may_again() {
+    let rig = Rig::new();
+    let f = rig.function("f");
+    let node = rig.node().await;
+    let (fleet, _) = rig.fleet(1).await;
+    run(&fleet, &f, "echo").await.unwrap();
+    fleet.order(node.id, Order::Cordon).await.unwrap();
+    until("it is known", || fleet.others()[0].state == WorkerState::Cordoned).await;
+    assert!(matches!(run(&fleet, &f, "echo").await, Err(ExecuteError::Unreachable(_))));
+    fleet.order(node.id, Order::Uncordon).await.unwrap();
+    until("it is known", || fleet.others()[0].state == WorkerState::Active).await;
+    let warm = run(&fleet, &f, "echo").await.unwrap();
+    assert_eq!(warm.start_type, Some(StartType::Warm), "what was warm stayed");
+    let asked = tokio::spawn({
+        let worker = node.worker.clone();
+        async move { worker.drain_asked().await }
+    });
+    fleet.order(node.id, Order::Drain).await.unwrap();
+    tokio::time::timeout(SOON, asked).await.unwrap().unwrap();
+    let unknown = fleet.order(WorkerId(Uuid::nil()), Order::Drain).await;
+    assert!(matches!(unknown, Err(OrderError::NotFound)));
+}
+
+#[tokio::test]
+async fn a_call_is_cancelled_where_it_runs() {
+    let rig = Rig::new();
+    let (node, f) = (rig.node().await, rig.function("f"));
+    let (fleet, _) = rig.fleet(1).await;
+    let call = invocation(&f, "sleep 9000");
+    let running = tokio::spawn({
+        let (fleet, call) = (fleet.clone(), call.clone());
+        async move { fleet.execute(call, ACQUIRE, None).await.unwrap() }
+    });
+    until("it runs", || node.worker.view().unwrap().active == 1).await;
+    assert!(fleet.cancel(call.id));
+    assert_eq!(running.await.unwrap().status, Status::Cancelled);
+    assert!(!fleet.cancel(call.id), "it is over");
+}
+
+/// A worker of which only the address is true.
+async fn impostor(rig: &Rig, answer: &'static [u8]) -> WorkerId {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    // Ends with the test's process; it holds nothing.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut read = [0; 1024];
+            let _ = stream.read(&mut read);
+            let _ = stream.write_all(answer);
+        }
+    });
+    let id = WorkerId(Uuid::now_v7());
+    rig.local.roster.beat(&view(id, address)).await.unwrap();
+    id
+}
+
+fn view(id: WorkerId, address: String) -> WorkerView {
+    WorkerView {
+        id,
+        address,
+        state: WorkerState::Active,
+        pools: Default::default(),
+        active: 0,
+        waiting: 0,
+        capacity: 64,
+        load: 0.0,
+        mean_ms: 0.0,
+        last_seen: crate::domain::time::Timestamp(0),
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_is_none_costs_a_retry_and_not_an_error() {
+    let rig = Rig::new();
+    let node = rig.node().await;
+    for answer in [&b"HTTP/1.1 200 OK\r\n\r\n"[..], b"\x00\x00\x00\x04\x00\x00\x00\x00\x00", b""] {
+        impostor(&rig, answer).await;
+    }
+    let (fleet, metrics) = rig.fleet(4).await;
+    for n in 0..8 {
+        // Each version has its own order of workers.
+        let f = rig.function(&format!("f{n}"));
+        let outcome = run(&fleet, &f, "echo").await.unwrap();
+        assert_eq!((outcome.status, place(&outcome)), (Status::Success, (node.id, 1)));
+    }
+    assert!(metrics.retries.with_label_values(&["unreachable"]).get() >= 1);
+}
+
+#[tokio::test]
+async fn nobody_is_called_who_does_not_know_the_secret_and_nobody_may_call_without() {
+    let rig = Rig::new();
+    let (node, f) = (rig.node().await, rig.function("f"));
+    let (stranger, _) = rig.fleet_with(&"another secret of the right length".repeat(2), 1).await;
+    let refused = run(&stranger, &f, "echo").await.unwrap_err();
+    assert!(matches!(refused, ExecuteError::Unreachable(_)), "{refused:?}");
+    assert_eq!(node.worker.view().unwrap().active, 0);
+    // Without a proof nothing is read, whatever is sent.
+    let stream = tokio::net::TcpStream::connect(node.address).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(
+        hyper_util::rt::TokioExecutor::new(),
+        hyper_util::rt::TokioIo::new(stream),
+    )
+    .await
+    .unwrap();
+    tokio::spawn(connection);
+    for (path, version, status) in [
+        ("/fleet/execute", "1", 401),
+        ("/fleet/order", "1", 401),
+        ("/fleet/execute", "2", 426),
+        ("/elsewhere", "1", 404),
+    ] {
+        let request = http::Request::post(format!("http://faasd{path}"))
+            .header("faasd-fleet", version)
+            .header("faasd-proof", format!("1.{}", "00".repeat(32)))
+            .header("faasd-digest", "00".repeat(32))
+            .body(http_body_util::Full::new(bytes::Bytes::from_static(b"junk")))
+            .unwrap();
+        assert_eq!(sender.send_request(request).await.unwrap().status(), status, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_tells_how_it_is_to_whoever_asks() {
+    let rig = Rig::new();
+    let node = rig.node().await;
+    let ask = async |path: &str, method: &str| {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = tokio::net::TcpStream::connect(node.address).await.unwrap();
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    assert!(ask("/health", "GET").await.starts_with("HTTP/1.1 200"));
+    assert!(ask("/ready", "GET").await.contains("\"ready\""));
+    assert!(ask("/metrics", "GET").await.contains("faasd_fleet_unauthorised_total"));
+    assert!(ask("/run", "POST").await.starts_with("HTTP/1.1 404"));
+    assert!(ask("/fleet/execute", "POST").await.starts_with("HTTP/1.1 404"), "calls come over HTTP/2 only");
+    node.worker.cordon(true);
+    assert!(ask("/ready", "GET").await.starts_with("HTTP/1.1 503"));
+}
+
+#[derive(Default)]
+struct Lines(Mutex<Vec<(Stream, String)>>, bool);
+
+impl LogSink for Lines {
+    fn line(&self, stream: Stream, line: &str) {
+        self.0.lock().unwrap().push((stream, line.to_owned()));
+    }
+
+    fn is_heard(&self) -> bool {
+        self.1
+    }
+}
+
+#[tokio::test]
+async fn lines_are_told_as_they_are_printed_where_somebody_listens() {
+    let rig = Rig::new();
+    let (_node, f) = (rig.node().await, rig.function("f"));
+    let (fleet, _) = rig.fleet(1).await;
+    for (heard, lines) in [(true, vec![(Stream::Stdout, "printed".to_owned())]), (false, vec![])] {
+        let log = Arc::new(Lines(Mutex::default(), heard));
+        let outcome = run_heard(&fleet, &f, "echo", Some(log.clone())).await.unwrap();
+        assert_eq!(outcome.stdout.text, "printed", "in the record in any case");
+        assert_eq!(*log.0.lock().unwrap(), lines);
+    }
+}
+
+/// Measured, not promised: `cargo test --release --lib fleet::tests::ways::warm_calls_over_loopback -- --ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement: run it by itself"]
+#[allow(clippy::print_stdout, reason = "it prints what it measured")]
+async fn warm_calls_over_loopback() {
+    let rig = Rig::new();
+    let (node, f) = (rig.node().await, rig.function("f"));
+    let (fleet, _) = rig.fleet(1).await;
+    let measure = async |name: &str, call: &dyn Fn() -> futures_util::future::BoxFuture<'static, ()>| {
+        let mut took = Vec::new();
+        for _ in 0..5000 {
+            let begun = std::time::Instant::now();
+            call().await;
+            took.push(begun.elapsed());
+        }
+        took.sort();
+        println!("{name}: p50 {:?} p99 {:?}", took[took.len() / 2], took[took.len() * 99 / 100]);
+    };
+    let (local, remote) = (node.worker.clone(), fleet.clone());
+    let (a, b) = (f.clone(), f.clone());
+    let direct = move || -> futures_util::future::BoxFuture<'static, ()> {
+        let (worker, call) = (local.clone(), invocation(&a, "echo"));
+        Box::pin(async move { drop(worker.execute(call, ACQUIRE, None).await.unwrap()) })
+    };
+    let over = move || -> futures_util::future::BoxFuture<'static, ()> {
+        let (fleet, call) = (remote.clone(), invocation(&b, "echo"));
+        Box::pin(async move { drop(fleet.execute(call, ACQUIRE, None).await.unwrap()) })
+    };
+    for _ in 0..2 {
+        measure("in this process", &direct).await;
+        measure("over HTTP/2 on loopback", &over).await;
+    }
+}

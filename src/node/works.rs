@@ -1,0 +1,166 @@
+//! The worker's role: sandboxes, the worker on them, and in a fleet of its own processes what controllers call it through.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::{AbortHandle, JoinHandle};
+
+use crate::config::Config;
+use crate::domain::ids::WorkerId;
+use crate::fleet::{self, Access, FleetTls, Secret};
+use crate::ports::clock::Clock;
+use crate::ports::roster::Roster;
+use crate::sandbox::LinuxSandboxes;
+use crate::worker::{Identity, Machine, Metrics, Worker, WorkerPorts};
+
+use super::backends::Backends;
+use super::packages::ZipPackages;
+use super::{StartError, Surroundings, identity, step};
+
+/// The roster may be gone: leaving it is no reason to stay.
+const LEAVE_WITHIN: Duration = Duration::from_secs(1);
+
+pub(super) struct Works {
+    pub worker: Arc<Worker>,
+    pub sandboxes: Arc<LinuxSandboxes>,
+    id: WorkerId,
+    roster: Option<Arc<dyn Roster>>,
+}
+
+/// What a worker is made with beside its ports.
+pub(super) struct Made<'a> {
+    pub id: WorkerId,
+    /// Where others reach it.
+    pub address: String,
+    pub clock: Arc<dyn Clock>,
+    pub packages: Arc<ZipPackages>,
+    pub metrics: &'a prometheus::Registry,
+}
+
+impl Works {
+    pub async fn build(
+        backends: &Backends,
+        config: &Arc<Config>,
+        surroundings: &Surroundings,
+        made: Made<'_>,
+    ) -> Result<Self, StartError> {
+        let instance = identity::instance(&config.data_dir);
+        let sandboxes =
+            LinuxSandboxes::open(config.clone(), &instance, &surroundings.executable, &surroundings.path).await?;
+        sandboxes.register(made.metrics);
+        let sandboxes = Arc::new(sandboxes);
+        let worker = Worker::new(
+            WorkerPorts {
+                sandboxes: sandboxes.clone(),
+                packages: made.packages,
+                queue: backends.queue.clone(),
+                invocations: backends.invocations.clone(),
+                registry: backends.registry.clone(),
+                artifacts: backends.artifacts.clone(),
+                bus: backends.bus.clone(),
+                lessons: backends.lessons.clone(),
+                clock: made.clock,
+            },
+            config.clone(),
+            Identity { id: made.id, address: made.address, machine: Machine::detect(), runtimes: sandboxes.runtimes() },
+            Arc::new(Metrics::new(made.metrics)),
+        )
+        .map_err(step("open the code cache"))?;
+        Ok(Self { worker, sandboxes, id: made.id, roster: None })
+    }
+
+    /// Begins to work. With a roster it is heard of from now on.
+    pub async fn start(&mut self, config: &Config, roster: Option<Arc<dyn Roster>>) -> Option<AbortOnDrop> {
+        self.worker.recall().await;
+        self.worker.start();
+        self.roster = roster.clone();
+        let every = Duration::from_millis(config.fleet.heartbeat_ms);
+        let beating = roster.map(|roster| tokio::spawn(fleet::beat(self.worker.clone(), roster, every)));
+        beating.map(|task| AbortOnDrop(task.abort_handle()))
+    }
+
+    /// Ends what it has, in order. `true` if all calls finished by themselves.
+    pub async fn drain(&self, within: Duration) -> bool {
+        self.worker.drain(within).await
+    }
+
+    pub async fn close(&self) {
+        if let Some(roster) = &self.roster
+            && tokio::time::timeout(LEAVE_WITHIN, roster.leave(self.id)).await.is_err()
+        {
+            tracing::debug!("the roster did not answer: this worker will be listed as dead");
+        }
+        self.sandboxes.close().await;
+    }
+}
+
+/// What controllers of other processes call a worker through.
+pub(super) struct Door {
+    serving: JoinHandle<()>,
+    stop: oneshot::Sender<()>,
+    _offering: Option<AbortOnDrop>,
+}
+
+impl Door {
+    pub fn open(
+        works: &Works,
+        backends: &Backends,
+        config: &Arc<Config>,
+        listener: TcpListener,
+        clock: Arc<dyn Clock>,
+        metrics: &prometheus::Registry,
+    ) -> Result<Self, StartError> {
+        let server = fleet::Server::new(
+            works.worker.clone(),
+            works.id,
+            backends.registry.clone(),
+            Secret::open(&config.fleet)?,
+            config.limits.clone(),
+            Access {
+                metrics_token: config.http.metrics_token.clone(),
+                body_timeout: Duration::from_millis(config.http.body_timeout_ms),
+            },
+            clock,
+            Arc::new(fleet::Metrics::new(metrics)),
+            metrics.clone(),
+        );
+        let tls = FleetTls::open(config)?;
+        let (stop, stopped) = oneshot::channel();
+        let offering = backends.shared.claims.clone().map(|claims| tokio::spawn(fleet::offer(server.clone(), claims)));
+        let serving = tokio::spawn(fleet::serve(listener, server, tls, async {
+            // Either way it is time to stop.
+            let _ = stopped.await;
+        }));
+        Ok(Self { serving, stop, _offering: offering.map(|task| AbortOnDrop(task.abort_handle())) })
+    }
+
+    /// Once the worker has drained: nobody is told anything any more.
+    pub async fn close(self) {
+        // Nobody listens only if the server has ended already.
+        let _ = self.stop.send(());
+        if let Err(error) = self.serving.await {
+            tracing::error!(%error, "the server for controllers failed");
+        }
+    }
+}
+
+/// What controllers are to call this worker by.
+pub(super) fn advertised(config: &Config, listens: SocketAddr) -> Result<String, StartError> {
+    match config.fleet.advertise.is_empty() {
+        false => Ok(config.fleet.advertise.clone()),
+        true if listens.ip().is_unspecified() => Err(StartError::Advertise(listens)),
+        true => Ok(listens.to_string()),
+    }
+}
+
+/// Ends a task that outlives its use.
+pub(super) struct AbortOnDrop(pub AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
