@@ -75,7 +75,9 @@ impl Sentinel {
         assert!(sentinel.spawn(), "the sentinel does not start:\n{}", sentinel.log());
         let group = Self { master, replica, sentinel };
         // It learns of the replica from the master.
-        wait("the sentinel", || group.sentinel.ask(&["SENTINEL", "REPLICAS", NAME]).contains(&group.replica.port.to_string()));
+        wait("the sentinel", || {
+            group.sentinel.ask(&["SENTINEL", "REPLICAS", NAME]).contains(&group.replica.port.to_string())
+        });
         group
     }
 
