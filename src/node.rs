@@ -202,6 +202,7 @@ impl Node {
                 tokens,
                 audit: Arc::new(audit),
                 bus: store.bus.clone(),
+                buckets: None,
                 clock: clock.clone(),
                 executor: worker.clone(),
                 builder: worker.clone(),
