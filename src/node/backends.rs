@@ -8,6 +8,7 @@ use crate::adapters::local_vault::LocalVault;
 use crate::adapters::redis::Redis;
 use crate::config::{Backend, Config};
 use crate::ports::artifacts::ArtifactStore;
+use crate::ports::buckets::Buckets;
 use crate::ports::bus::Bus;
 use crate::ports::claims::Claims;
 use crate::ports::clock::Clock;
@@ -29,6 +30,7 @@ pub(super) struct Shared {
     pub claims: Option<Arc<dyn Claims>>,
     pub roster: Option<Arc<dyn Roster>>,
     pub locks: Option<Arc<dyn Locks>>,
+    pub buckets: Option<Arc<dyn Buckets>>,
     pub signal: Option<Arc<dyn Signal>>,
     /// What this node's machine is told of itself.
     pub instance: Option<Arc<dyn Instance>>,
@@ -80,6 +82,7 @@ impl Backends {
         self.shared.claims = Some(redis.claims.clone());
         self.shared.roster = Some(redis.roster.clone());
         self.shared.locks = Some(redis.locks.clone());
+        self.shared.buckets = Some(redis.buckets.clone());
         self.opened._redis = Some(redis);
         Ok(())
     }
