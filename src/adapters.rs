@@ -11,4 +11,5 @@ pub mod local_vault;
 mod private_files;
 #[cfg(feature = "redis")]
 pub mod redis;
+mod sealed_env;
 pub mod system_clock;
