@@ -11,6 +11,7 @@ pub mod local_vault;
 mod private_files;
 #[cfg(feature = "redis")]
 pub mod redis;
+mod sealed_env;
 pub mod system_clock;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
