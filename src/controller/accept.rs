@@ -41,8 +41,17 @@ impl Controller {
             model_id: invocation.model_id,
             accepted_at: invocation.accepted_at,
         };
+        if !keyed && self.invocations.precedes_queue() {
+            // In this order. A job whose record failed finds none to start, and is let go.
+            let create = self.invocations.create(stored.clone(), None);
+            let (created, sent) = tokio::join!(biased; create, self.queue.send(job, Duration::ZERO));
+            created?;
+            self.sent(sent, stored, keyed).await?;
+            self.metrics.async_accepted.inc();
+            return Ok(invocation.id);
+        }
         match self.invocations.create(stored.clone(), with.idempotency).await? {
-            Created::New => self.send(job, stored, keyed).await?,
+            Created::New => self.sent(self.queue.send(job, Duration::ZERO).await, stored, keyed).await?,
             Created::KeyReused => return Err(reused()),
             Created::Existing(id) => return self.accept_again(id, job).await,
         }
@@ -58,8 +67,8 @@ impl Controller {
         Ok(Payload::Stored(self.artifacts.put(payload).await?))
     }
 
-    async fn send(&self, job: Job, stored: StoredRecord, keyed: bool) -> Result<(), ApiError> {
-        let Err(error) = self.queue.send(job, Duration::ZERO).await else { return Ok(()) };
+    async fn sent(&self, sent: Result<(), StoreError>, stored: StoredRecord, keyed: bool) -> Result<(), ApiError> {
+        let Err(error) = sent else { return Ok(()) };
         // With a key, the same request again sends the same job; without one nobody could, so the record is closed.
         if !keyed {
             self.close(stored, &error).await;
