@@ -29,7 +29,7 @@ pub(super) const PER_CPU: usize = 2;
 /// What a lasting line must cost its newest waiter to count.
 const NOTICEABLE: Duration = Duration::from_millis(1);
 /// A version that takes less than one part in so many of the processors is not what keeps them busy.
-pub(super) const MINOR_PART: u64 = 32;
+const MINOR_PART: u64 = 32;
 /// A line is stuck when it stands still for so many times what should move it.
 const PATIENCE: u32 = 4;
 /// Of what a creation costs, what counts for patience: a sandbox that is slow to make is no reason not to notice.
