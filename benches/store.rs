@@ -2,6 +2,9 @@
 //!
 //! `cargo bench --bench store`. Each accept is a record and a job, both durable before it counts.
 
+#[path = "harness/sample.rs"]
+mod sample;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,8 +14,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use faasd::adapters::embedded::Embedded;
 use faasd::adapters::system_clock::SystemClock;
 use faasd::config::Config;
-use faasd::domain::function::{Runtime, Version};
-use faasd::domain::ids::{Digest, FunctionId, InvocationId, Owner};
+use faasd::domain::function::Runtime;
+use faasd::domain::ids::{InvocationId, Owner};
 use faasd::domain::invocation::{Invocation, Mode, Record, StoredRecord};
 use faasd::domain::job::{Job, Payload};
 use faasd::domain::outcome::Status;
@@ -29,25 +32,9 @@ fn open(dir: &Path) -> Arc<Embedded> {
 
 fn invocation() -> Invocation {
     let at = std::time::UNIX_EPOCH.elapsed().expect("it is after 1970");
-    let version = Version {
-        function_id: FunctionId(Uuid::from_u128(7)),
-        number: 1,
-        owner: Owner::new("bench"),
-        function_name: "echo".into(),
-        description: String::new(),
-        runtime: Runtime::Python,
-        handler: None,
-        memory_mb: 128,
-        auto_memory: false,
-        timeout_ms: 30_000,
-        env: Default::default(),
-        code: Digest([0; 32]),
-        code_bytes: 0,
-        created_at: Timestamp(0),
-    };
     Invocation {
         id: InvocationId(Uuid::now_v7()),
-        version: Arc::new(version),
+        version: Arc::new(sample::version(Runtime::Python)),
         payload: Bytes::from(vec![b'1'; 200]),
         model_id: None,
         attempt: 1,

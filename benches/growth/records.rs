@@ -11,7 +11,7 @@ use faasd::adapters::embedded::Embedded;
 use faasd::adapters::system_clock::SystemClock;
 use faasd::config::Config;
 use faasd::domain::function::{Runtime, Version};
-use faasd::domain::ids::{Digest, FunctionId, InvocationId, Owner};
+use faasd::domain::ids::{FunctionId, InvocationId, Owner};
 use faasd::domain::invocation::{Invocation, Mode, Record, StoredRecord};
 use faasd::domain::outcome::Status;
 use faasd::domain::time::Timestamp;
@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::harness::control::{Control, run_request};
 use super::harness::daemon::{Daemon, data_dir};
-use super::harness::process;
+use super::harness::{process, sample};
 use super::scene::{SETTLE, Scene, echo, median_ms, timed};
 
 const LOOKS: usize = 200;
@@ -107,19 +107,9 @@ fn version(function: &Value) -> io::Result<Version> {
     let id = Uuid::parse_str(&text("functionId")).map_err(io::Error::other)?;
     Ok(Version {
         function_id: FunctionId(id),
-        number: 1,
         owner: Owner::new(&text("owner")),
         function_name: text("name").as_str().into(),
-        description: String::new(),
-        runtime: Runtime::Python,
-        handler: None,
-        memory_mb: 128,
-        auto_memory: false,
-        timeout_ms: 30_000,
-        env: Default::default(),
-        code: Digest([0; 32]),
-        code_bytes: 0,
-        created_at: Timestamp(0),
+        ..sample::version(Runtime::Python)
     })
 }
 

@@ -9,6 +9,7 @@ pub mod engine;
 pub mod native;
 pub mod process;
 pub mod rows;
+pub mod sample;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 

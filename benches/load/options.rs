@@ -6,7 +6,7 @@ use std::time::Duration;
 #[derive(clap::Parser, Debug)]
 #[command(about = "Drives a real faasd, and references beside it, for one round")]
 pub struct Options {
-    /// Seconds measured per load case, after half a second to warm up.
+    /// Seconds measured per load case, after one and a half to warm up.
     #[arg(long, env = "FAASD_BENCH_SECONDS", default_value_t = 2.0)]
     seconds: f64,
     /// Functions started cold, per kind of start.
@@ -15,7 +15,7 @@ pub struct Options {
     /// Calls per second offered to the mixed open loop.
     #[arg(long, default_value_t = 10_000)]
     pub rate: u64,
-    /// Milliseconds that an accepted call may wait in line over capacity; without it, the longest line at the measured rate.
+    /// Milliseconds that an accepted call may wait in line over capacity; without it, what the case's daemon is configured with.
     #[arg(long)]
     pub queue_bound_ms: Option<f64>,
     /// Only cases whose name contains one of these, with | between them.

@@ -12,12 +12,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use faasd::config::{Config, Isolation};
 use faasd::domain::function::{Runtime, Version};
-use faasd::domain::ids::{Digest, FunctionId, InvocationId, Owner, SandboxId};
+use faasd::domain::ids::{InvocationId, SandboxId};
 use faasd::domain::invocation::{Invocation, Mode};
 use faasd::domain::time::Timestamp;
 use faasd::ports::sandbox::{Ending, Sandbox, SandboxDriver, SandboxError, SandboxKind, Specialisation};
 use faasd::sandbox::LinuxSandboxes;
 use uuid::Uuid;
+
+use super::harness::sample;
 
 pub struct Machine {
     pub driver: LinuxSandboxes,
@@ -67,22 +69,7 @@ impl Machine {
 }
 
 pub fn version(runtime: Runtime) -> Arc<Version> {
-    Arc::new(Version {
-        function_id: FunctionId(Uuid::from_u128(1)),
-        number: 1,
-        owner: Owner::new("bench"),
-        function_name: "echo".into(),
-        description: String::new(),
-        runtime,
-        handler: None,
-        memory_mb: 128,
-        auto_memory: false,
-        timeout_ms: 30_000,
-        env: Default::default(),
-        code: Digest([0; 32]),
-        code_bytes: 0,
-        created_at: Timestamp(0),
-    })
+    Arc::new(sample::version(runtime))
 }
 
 pub fn specialisation(runtime: Runtime, code_dir: &Path) -> Specialisation {

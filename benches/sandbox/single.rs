@@ -18,6 +18,9 @@ const AT_ONCE: usize = 4;
 /// A generic sandbox has waited this long when its function comes: long enough for others to have had the processor's caches.
 const WAITED: Duration = Duration::from_millis(50);
 
+/// Between two calls of the sandbox that is frozen.
+const RESTED: Duration = Duration::from_millis(2);
+
 pub async fn measure(options: &Options) -> Result<()> {
     let machine = Arc::new(Machine::open().await?);
     let measured = measure_on(&machine, options).await;
@@ -101,27 +104,38 @@ async fn specialise(machine: &Machine, runtime: Runtime, name: &str, sandboxes: 
     Ok(())
 }
 
-/// A Python sandbox that is called, frozen, and thawed by the next call.
+/// A Python sandbox that is called, frozen, and thawed by the next call; and the same without the freezing, to tell what is the pause's.
 async fn freeze(machine: &Machine, times: usize) -> Result<()> {
     let runtime = Runtime::Python;
     let (sandbox, version) = (machine.start(runtime).await?, version(runtime));
     let what = specialisation(runtime, &machine.code(runtime)?);
     sandbox.specialise(&what).await.map_err(|error| format!("not specialised: {error:?}"))?;
     call(&*sandbox, &version).await?;
-    let (mut freezing, mut replies) = (Vec::new(), Vec::new());
+    let (mut freezing, mut thawing, mut replies, mut rested) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..times {
         let since = Instant::now();
         sandbox.freeze()?;
         freezing.push(since.elapsed());
         // The kernel stops its processes behind the write.
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::time::sleep(RESTED).await;
         let since = Instant::now();
         sandbox.thaw()?;
+        thawing.push(since.elapsed());
         call(&*sandbox, &version).await?;
         replies.push(since.elapsed());
+        tokio::time::sleep(RESTED).await;
+        let since = Instant::now();
+        call(&*sandbox, &version).await?;
+        rested.push(since.elapsed());
     }
     sandbox.terminate(Duration::ZERO).await;
-    for (row, mut took) in [("sandbox: freeze", freezing), ("sandbox: thaw to reply", replies)] {
+    let rows = [
+        ("sandbox: freeze", freezing),
+        ("sandbox: thaw", thawing),
+        ("sandbox: thaw to reply", replies),
+        ("sandbox: call to reply after the same pause", rested),
+    ];
+    for (row, mut took) in rows {
         took.sort();
         rows::add(row, rows::quantile(&took, 0.5).as_secs_f64() * 1e6, "µs")?;
         rows::add(&format!("{row}, p99"), rows::quantile(&took, 0.99).as_secs_f64() * 1e6, "µs")?;

@@ -42,6 +42,15 @@ impl Controller {
             accepted_at: invocation.accepted_at,
             mode: Mode::Async,
         };
+        if !keyed && self.invocations.precedes_queue() {
+            // In this order. A job whose record failed finds none to start, and is let go.
+            let create = self.invocations.create(stored.clone(), None);
+            let (created, sent) = tokio::join!(biased; create, self.queue.send(job, Duration::ZERO));
+            created?;
+            self.sent(sent, stored, keyed).await?;
+            self.metrics.async_accepted.inc();
+            return Ok(invocation.id);
+        }
         match self.invocations.create(stored.clone(), with.idempotency).await? {
             Created::New => self.send(job, stored, keyed).await?,
             Created::KeyReused => return Err(reused()),
@@ -60,7 +69,11 @@ impl Controller {
     }
 
     pub(super) async fn send(&self, job: Job, stored: StoredRecord, keyed: bool) -> Result<(), ApiError> {
-        let Err(error) = self.queue.send(job, Duration::ZERO).await else { return Ok(()) };
+        self.sent(self.queue.send(job, Duration::ZERO).await, stored, keyed).await
+    }
+
+    async fn sent(&self, sent: Result<(), StoreError>, stored: StoredRecord, keyed: bool) -> Result<(), ApiError> {
+        let Err(error) = sent else { return Ok(()) };
         // With a key, the same request again sends the same job; without one nobody could, so the record is closed.
         if !keyed {
             self.close(stored, &error).await;

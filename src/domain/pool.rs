@@ -15,8 +15,9 @@
 //!
 //! A sandbox counts against every limit until `Ended` confirms that nothing is left of it. Starting (for a version) and
 //! Specialising together are its version's *coming* ones. A creation is ordered only while fewer are coming or idle than
-//! callers wait, and only if it pays (see `worth`) and the processors have something left (see `pace`); whoever is ready first, created or returned, serves the version's oldest
-//! waiter. Between versions of several owners it is the turn of who has least (see `owners`).
+//! callers wait, and only if it pays (see `worth`) and the processors have something left (see `pace`); whoever is ready
+//! first, created or returned, serves the version's oldest waiter. Between versions of several owners it is the turn of who has
+//! least (see `owners`).
 //!
 //! Checkout of an idle sandbox and checkin without waiters are O(1); the rest is O(log versions that wait).
 

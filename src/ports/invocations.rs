@@ -65,6 +65,12 @@ pub trait InvocationStore: Send + Sync + 'static {
     /// Stores a QUEUED record, durable on return.
     async fn create(&self, record: StoredRecord, idempotency: Option<Idempotency>) -> Result<Created, StoreError>;
 
+    /// Whether a job that is sent after [`InvocationStore::create`] was begun can't be delivered before that has ended, as where one
+    /// writer makes both: then nobody needs to wait in between, and both are in one commit.
+    fn precedes_queue(&self) -> bool {
+        false
+    }
+
     /// Marks `attempt` as running. `false`: refused, because the record is final, unknown, or a later attempt has begun.
     async fn start(&self, id: InvocationId, attempt: u32, worker: WorkerId, at: Timestamp) -> Result<bool, StoreError>;
 

@@ -6,15 +6,17 @@ use std::time::Duration;
 use faasd::config::Config;
 use faasd::domain::ids::{Digest, FunctionId, InvocationId, Owner};
 use faasd::domain::invocation::StoredRecord;
+use faasd::domain::job::Job;
 use faasd::domain::outcome::Status;
 use faasd::ports::invocations::{Created, Idempotency, Lookup};
 
 use super::embedded::EmbeddedWorld;
-use super::samples::{ended, finished, function_id, invocation_id, json, queued, queued_at, worker_id};
+use super::samples::{ended, finished, function_id, invocation_id, job, json, queued, queued_at, worker_id};
 use super::world::World;
 
 contract!(worlds: [embedded => EmbeddedWorld], tests: [
     a_created_record_survives_a_kill,
+    a_record_that_precedes_its_job_is_there_when_the_job_comes,
     an_attempt_that_begins_shows,
     a_final_record_survives_a_kill_and_stands,
     an_earlier_attempt_is_fenced_off,
@@ -49,6 +51,32 @@ async fn a_created_record_survives_a_kill<W: World>() {
         world = world.killed().await;
     }
     assert!(matches!(world.invocations().get(invocation_id()).await.unwrap(), Lookup::Unknown));
+}
+
+async fn a_record_that_precedes_its_job_is_there_when_the_job_comes<W: World>() {
+    let world = W::open(Config::default()).await;
+    let (records, queue) = (world.invocations(), world.queue());
+    for _ in 0..50 {
+        let record = queued("ann");
+        let id = record.record.request_id;
+        let job = Job { invocation: id, ..job("ann") };
+        if records.precedes_queue() {
+            let receiving = tokio::spawn({
+                let (records, queue) = (records.clone(), queue.clone());
+                async move {
+                    let leases = queue.receive(1, usize::MAX, Duration::from_secs(5)).await.unwrap();
+                    assert!(matches!(records.get(leases[0].job.invocation).await.unwrap(), Lookup::Found(_)));
+                    queue.acknowledge(&leases[0].token).await.unwrap();
+                }
+            });
+            let (created, sent) = tokio::join!(biased; records.create(record, None), queue.send(job, Duration::ZERO));
+            assert!(matches!(created, Ok(Created::New)) && sent.is_ok());
+            receiving.await.unwrap();
+        } else {
+            records.create(record, None).await.unwrap();
+            queue.send(job, Duration::ZERO).await.unwrap();
+        }
+    }
 }
 
 async fn an_attempt_that_begins_shows<W: World>() {

@@ -1,7 +1,7 @@
 //! What waits for the writer: changes whose senders wait for an answer, and records that are written behind.
 //!
 //! Both are bounded here. Taking a batch is where group commit is decided: a waiting change goes at once, with all that wait
-//! beside it; records alone linger a moment so that many share one commit.
+//! beside it; records, and changes that nobody waits for, linger a moment so that many share one commit.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex};
@@ -24,7 +24,7 @@ pub(super) const BATCH_MAX: usize = 512;
 const BEHIND_MAX: usize = 16_384;
 /// What their results and output may hold together.
 const BEHIND_BYTES_MAX: usize = 64 << 20;
-/// How long a record may wait for others to share its commit.
+/// How long what nobody waits for may wait for others to share its commit.
 const LINGER: Duration = Duration::from_millis(25);
 
 /// One conditional change. It is decided inside the transaction, perhaps twice, and answered once, after the commit.
@@ -71,14 +71,21 @@ pub(super) struct Inbox {
     metrics: Metrics,
 }
 
+struct Waiting {
+    change: Box<dyn Change>,
+    urgent: bool,
+}
+
 #[derive(Default)]
 struct State {
-    changes: VecDeque<Box<dyn Change>>,
+    changes: VecDeque<Waiting>,
+    /// Of these, those that somebody waits for.
+    urgent: usize,
     records: VecDeque<Arc<StoredRecord>>,
     /// Records queued above or in the batch that is being written.
     behind: HashMap<InvocationId, Arc<StoredRecord>>,
     behind_bytes: usize,
-    /// When the oldest of `records` came.
+    /// When the oldest of what nobody waits for came.
     lingering_since: Option<Instant>,
     /// The writer sleeps until somebody wakes it.
     idle: bool,
@@ -90,7 +97,8 @@ impl Inbox {
         Self { state: Mutex::default(), arrived: Condvar::new(), metrics }
     }
 
-    pub fn push(&self, change: Box<dyn Change>) -> Result<(), StoreError> {
+    /// `urgent`: somebody waits for it. Changes are made in the order in which they come, whether or not they are.
+    pub fn push(&self, change: Box<dyn Change>, urgent: bool) -> Result<(), StoreError> {
         let mut state = locked(&self.state);
         if state.closed {
             return Err(stopped());
@@ -99,8 +107,13 @@ impl Inbox {
             self.metrics.refused.inc();
             return Err(StoreError::Full(format!("{CHANGES_MAX} changes wait to be written")));
         }
-        state.changes.push_back(change);
-        self.wake(&state);
+        state.changes.push_back(Waiting { change, urgent });
+        if urgent {
+            state.urgent += 1;
+            self.wake(&state);
+        } else {
+            self.linger(&mut state);
+        }
         Ok(())
     }
 
@@ -120,14 +133,16 @@ impl Inbox {
         state.behind_bytes += bytes;
         state.behind.insert(record.record.request_id, record.clone());
         state.records.push_back(record);
-        if state.lingering_since.is_none() {
-            state.lingering_since = Some(Instant::now());
-        }
+        self.linger(&mut state);
+        Ok(())
+    }
+
+    fn linger(&self, state: &mut State) {
+        state.lingering_since.get_or_insert_with(Instant::now);
         // A lingering writer wakes by itself.
-        if state.idle || state.records.len() == BATCH_MAX {
+        if state.idle || state.records.len() == BATCH_MAX || state.changes.len() == BATCH_MAX {
             self.arrived.notify_one();
         }
-        Ok(())
     }
 
     fn wake(&self, state: &State) {
@@ -145,7 +160,8 @@ impl Inbox {
     pub fn next_batch(&self) -> Option<Batch> {
         let mut state = locked(&self.state);
         loop {
-            let ready = state.closed || !state.changes.is_empty() || state.records.len() >= BATCH_MAX;
+            let full = state.records.len() >= BATCH_MAX || state.changes.len() >= BATCH_MAX;
+            let ready = state.closed || state.urgent > 0 || full;
             let lingered = state.lingering_since.map(|since| since.elapsed());
             if state.closed && state.changes.is_empty() && state.records.is_empty() {
                 return None;
@@ -188,8 +204,8 @@ impl Inbox {
     pub fn abandon(&self) {
         self.close();
         let changes = std::mem::take(&mut locked(&self.state).changes);
-        for change in changes {
-            change.answer(Err(stopped()));
+        for waiting in changes {
+            waiting.change.answer(Err(stopped()));
         }
     }
 }
@@ -198,12 +214,12 @@ impl State {
     fn take(&mut self) -> Batch {
         let changes = self.changes.len().min(BATCH_MAX);
         let records = self.records.len().min(BATCH_MAX);
-        let batch = Batch {
-            records: self.records.drain(..records).collect(),
-            changes: self.changes.drain(..changes).collect(),
-        };
+        let taken = self.changes.drain(..changes).inspect(|waiting| self.urgent -= usize::from(waiting.urgent));
+        let changes = taken.map(|waiting| waiting.change).collect();
+        let batch = Batch { records: self.records.drain(..records).collect(), changes };
         // Those left behind have waited long enough to go next.
-        self.lingering_since = self.lingering_since.filter(|_| !self.records.is_empty());
+        let is_left = !self.records.is_empty() || self.changes.len() > self.urgent;
+        self.lingering_since = self.lingering_since.filter(|_| is_left);
         batch
     }
 }

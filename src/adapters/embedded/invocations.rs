@@ -57,6 +57,11 @@ impl InvocationStore for Invocations {
             .await
     }
 
+    /// The writer makes changes in the order in which they come.
+    fn precedes_queue(&self) -> bool {
+        true
+    }
+
     async fn start(&self, id: InvocationId, attempt: u32, worker: WorkerId, at: Timestamp) -> Result<bool, StoreError> {
         let rows = self.store.rows.clone();
         self.store.write(move |connection| rows.start(connection, id, attempt, worker, at)).await

@@ -129,7 +129,7 @@ impl Queue {
     /// it: whatever the holder stores about the attempt is stored after this.
     fn count_attempts(&self, leased: &[Leased]) -> Result<(), StoreError> {
         let attempts: Vec<(InvocationId, u32)> = leased.iter().map(|one| (one.id, one.attempt)).collect();
-        self.store.submit(
+        self.store.submit_soon(
             move |connection| {
                 let mut statement = connection.prepare_cached("UPDATE jobs SET attempts = ?2 WHERE id = ?1")?;
                 for (id, attempts) in &attempts {

@@ -89,7 +89,17 @@ impl Store {
         D: Fn(&Connection) -> Result<T, StoreError> + Send + 'static,
         A: FnOnce(Result<T, StoreError>) + Send + 'static,
     {
-        self.inbox.push(Box::new(Decision { decide, outcome: None, then }))
+        self.inbox.push(Box::new(Decision { decide, outcome: None, then }), true)
+    }
+
+    /// The same for what nobody waits for: it shares the commit of the next change that somebody does, or is made soon by itself.
+    pub fn submit_soon<T, D, A>(&self, decide: D, then: A) -> Result<(), StoreError>
+    where
+        T: Send + 'static,
+        D: Fn(&Connection) -> Result<T, StoreError> + Send + 'static,
+        A: FnOnce(Result<T, StoreError>) + Send + 'static,
+    {
+        self.inbox.push(Box::new(Decision { decide, outcome: None, then }), false)
     }
 
     pub fn write_behind(&self, record: Arc<StoredRecord>) -> Result<(), StoreError> {
@@ -191,6 +201,27 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(kept, 45);
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_goes_with_the_next_that_somebody_does_in_order_or_by_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        let (sender, done) = mpsc::channel();
+        let soon = |n| {
+            let sender = sender.clone();
+            store
+                .submit_soon(move |connection| insert(connection, n), move |made| sender.send((n, made)).unwrap())
+                .unwrap();
+        };
+        soon(1);
+        let before = store.write(|connection| {
+            Ok(connection.query_row("SELECT count(*) FROM idempotency", [], |row| row.get::<_, u64>(0))?)
+        });
+        assert_eq!(before.await.unwrap(), 1, "made before what came later");
+        assert!(matches!(done.try_recv(), Ok((1, Ok(())))), "and in one commit with it");
+        soon(2);
+        assert!(matches!(done.recv_timeout(Duration::from_secs(10)), Ok((2, Ok(())))), "by itself");
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use super::slab::Slot;
-use super::worth::PER_CPU;
+use super::worth::{MILLION, PER_CPU};
 use super::{Pool, VersionPool};
 
 /// With so little idle, the processors have nothing left to give: who waits for an answer and who writes it take turns, so that none is ever
@@ -67,9 +67,15 @@ pub(super) struct Pace {
     grown: usize,
     /// Calls a second in the last whole window, while callers waited all along.
     rate: Option<u64>,
+    /// Processors that its calls of the last whole window kept busy, in millionths.
+    used_ppm: Option<u64>,
 }
 
 impl Pace {
+    pub(super) fn used_ppm(&self) -> Option<u64> {
+        self.used_ppm
+    }
+
     fn begin(&mut self, now: Duration) {
         (self.done, self.running, self.since) = (0, 0, now);
     }
@@ -111,7 +117,11 @@ impl Pool {
 
     fn set_pace(&mut self, slot: Slot, took: Duration) {
         let Some(look) = self.processors else { return };
-        let (now, least) = (self.now, PER_CPU * self.settings.cpus);
+        let used_ppm =
+            self.versions[slot].pace.done.saturating_mul(self.versions[slot].history.used_us()).saturating_mul(MILLION)
+                / (took.as_micros() as u64).max(1);
+        self.versions[slot].pace.used_ppm = Some(used_ppm).filter(|_| took < 2 * WINDOW);
+        let (now, least) = (self.now, self.always_worth(&self.versions[slot]));
         let is_major = self.is_major(&self.versions[slot]);
         let version = &mut self.versions[slot];
         // Somebody waited all along; else the rate says what was asked for, not what can be had.
@@ -145,6 +155,16 @@ impl Pool {
         {
             pace.most = Some(most + most.div_ceil(TRIAL_PART));
         }
+    }
+
+    /// So many of its calls at once are worth it however busy the processors are. Where they are busy, of those that are worth it on the
+    /// machine its part, at least one; else all.
+    pub(super) fn always_worth(&self, version: &VersionPool) -> usize {
+        let all = PER_CPU * self.settings.cpus;
+        let busy = self.processors.is_some_and(|look| look.idle < IDLE);
+        let Some(used_ppm) = version.pace.used_ppm.filter(|_| busy) else { return all };
+        let part = (used_ppm.saturating_mul(PER_CPU as u64) + MILLION / 2) / MILLION;
+        usize::try_from(part).unwrap_or(all).clamp(1, all)
     }
 
     /// Its line stands still: nothing is held back any more.

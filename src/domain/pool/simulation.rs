@@ -35,7 +35,9 @@ enum What {
 struct Simulation {
     pool: Pool,
     now: Duration,
-    version: Arc<Version>,
+    /// Called in turn.
+    versions: Vec<Arc<Version>>,
+    turn: usize,
     work: Work,
     /// Callers call again when they are answered.
     closed: bool,
@@ -67,7 +69,8 @@ impl Simulation {
         let mut simulation = Self {
             pool: Pool::new(settings),
             now: Duration::ZERO,
-            version: version_of(1, Runtime::Python, 128),
+            versions: vec![version_of(1, Runtime::Python, 128)],
+            turn: 0,
             work,
             closed: false,
             looked_at: None,
@@ -182,7 +185,8 @@ impl Simulation {
                 self.next += 1;
                 let waiter = WaiterId(self.next);
                 self.asked_at.insert(waiter, self.now);
-                let version = self.version.clone();
+                self.turn += 1;
+                let version = self.versions[self.turn % self.versions.len()].clone();
                 self.apply(Event::Checkout { waiter, version: &version, patient: false });
             }
             What::Started(sandbox) => self.apply(Event::Started { sandbox }),
@@ -327,6 +331,26 @@ fn where_the_processors_are_busy_a_lasting_line_gets_no_more_sandboxes() {
         simulation.done = 0;
         simulation.run_for(ms(1000));
         assert!(simulation.done as f64 > 0.95 * f64::from(KNEE) / 0.0003, "{callers} callers: {}", simulation.done);
+    }
+}
+
+#[test]
+fn where_many_versions_keep_the_processors_busy_together_none_gets_more_than_its_part() {
+    for versions in [8, 12, 20] {
+        let mut simulation = Simulation::warm(Work::Hop(us(300)), 2);
+        simulation.versions = (1..=versions).map(|id| version_of(id, Runtime::Python, 128)).collect();
+        simulation.looked_at = Some(simulation.now);
+        simulation.closed = true;
+        simulation.call(400);
+        simulation.run_for(ms(30_000));
+        let active = simulation.pool.active();
+        assert!(active <= versions as usize + PER_CPU * CPUS as usize, "{versions} versions: {active}");
+        simulation.done = 0;
+        simulation.run_for(ms(1000));
+        assert!(simulation.done as f64 > 0.95 * f64::from(KNEE) / 0.0003, "{versions} versions: {}", simulation.done);
+        simulation.work = Work::Sleep(ms(20));
+        simulation.run_for(ms(2500));
+        assert!(simulation.pool.active() >= 256, "sleepers are not held back: {}", simulation.pool.active());
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) const PER_CPU: usize = 2;
 /// What a lasting line must cost its newest waiter to count.
 const NOTICEABLE: Duration = Duration::from_millis(1);
 /// A version that takes less than one part in so many of the processors is not what keeps them busy.
-const MINOR_PART: u64 = 8;
+const MINOR_PART: u64 = 32;
 /// A line is stuck when it stands still for so many times what should move it.
 const PATIENCE: u32 = 4;
 /// Of what a creation costs, what counts for patience: a sandbox that is slow to make is no reason not to notice.
@@ -37,7 +37,7 @@ const PATIENT_COST_MAX: Duration = Duration::from_millis(250);
 /// Between two looks at one line, at least.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-const MILLION: u64 = 1_000_000;
+pub(super) const MILLION: u64 = 1_000_000;
 /// More processors than one call can keep busy.
 const SHARE_PPM_MAX: u64 = 1024 * MILLION;
 
@@ -89,9 +89,13 @@ impl History {
         self.cpu.note(cpu);
         self.moved_at = now;
         let micros = |mean: Mean| mean.0.unwrap_or_default().as_micros() as u64;
-        let used_us = micros(self.cpu) + CALL_OVERHEAD.as_micros() as u64;
-        self.share_ppm = used_us.saturating_mul(MILLION) / micros(self.hold).max(1);
+        self.share_ppm = self.used_us().saturating_mul(MILLION) / micros(self.hold).max(1);
         self.share_ppm = self.share_ppm.min(SHARE_PPM_MAX);
+    }
+
+    /// What a call takes of a processor, the node's own work for it included.
+    pub fn used_us(&self) -> u64 {
+        (self.cpu.0.unwrap_or_default() + CALL_OVERHEAD).as_micros() as u64
     }
 }
 
@@ -149,7 +153,7 @@ impl Pool {
         let wait = hold.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX));
         let cost = self.cost(version);
         let lasts = version.coming == 0 && version.history.line_since + cost <= self.now;
-        if serving < PER_CPU * self.settings.cpus {
+        if serving < self.always_worth(version) {
             return lasts || wait > cost;
         }
         (wait > cost || lasts && wait >= NOTICEABLE) && self.may_grow(version)
@@ -175,7 +179,8 @@ impl Pool {
     /// Whether it is a part of what keeps the processors busy that is worth a thought.
     pub(super) fn is_major(&self, version: &VersionPool) -> bool {
         let coming_ppm = version.coming as u64 * version.history.share_ppm;
-        version.history.processors_ppm + coming_ppm >= self.settings.cpus as u64 * MILLION / MINOR_PART
+        let ppm = version.pace.used_ppm().unwrap_or(0).max(version.history.processors_ppm + coming_ppm);
+        ppm >= self.settings.cpus as u64 * MILLION / MINOR_PART
     }
 
     fn is_stuck(&self, version: &VersionPool) -> bool {

@@ -54,6 +54,19 @@ fn a_python_package_is_accepted_as_it_is() {
 }
 
 #[test]
+fn a_small_source_is_stored_as_it_is_and_a_large_one_compressed() {
+    for (bytes, is_stored) in [(30, true), (4096, true), (4097, false), (100_000, false)] {
+        let source = "x = 1\n".repeat(bytes / 6 + 1)[..bytes].to_owned();
+        let package = from_source(Runtime::Python, None, None, source.as_bytes()).unwrap();
+        let is_in = package.windows(bytes).any(|window| window == source.as_bytes());
+        assert_eq!((is_in, package.len() < bytes), (is_stored, !is_stored), "{bytes} bytes");
+        let dir = tempfile::tempdir().unwrap();
+        unpack(&package, &dir.path().join("code"), &Limits::default()).unwrap();
+        assert_eq!(std::fs::read(dir.path().join("code/main.py")).unwrap(), source.as_bytes());
+    }
+}
+
+#[test]
 fn what_is_no_archive_is_refused() {
     assert_refused(Bytes::new(), "0 bytes");
     assert_refused(Bytes::from_static(b"def handler(): pass"), "not a zip archive");

@@ -14,7 +14,8 @@ use super::reader::{self, Entry, ReadFailure};
 const FOLDER_MODE: u32 = 0o755;
 const FILE_MODE: u32 = 0o644;
 const EXECUTABLE_MODE: u32 = 0o755;
-const CHUNK_BYTES: usize = 64 * 1024;
+/// On the stack: packages are unpacked as they are published, and should leave no trace in the heap.
+const CHUNK_BYTES: usize = 16 * 1024;
 /// What file systems give out; an entry takes one for its own name and mode as well.
 const BLOCK_BYTES: u64 = 4096;
 
@@ -82,7 +83,7 @@ fn write_file(root: &Path, entry: &Entry, contents: &mut dyn Read) -> Result<u64
         .custom_flags(libc::O_NOFOLLOW)
         .open(root.join(&entry.name))
         .map_err(ReadFailure::Disk)?;
-    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut chunk = [0; CHUNK_BYTES];
     let mut bytes = 0;
     loop {
         let read = contents.read(&mut chunk).map_err(ReadFailure::Package)?;

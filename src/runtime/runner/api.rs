@@ -95,13 +95,15 @@ pub(super) struct Api {
     address: SocketAddr,
     connections: Vec<Connection>,
     next_id: u64,
+    /// What is read from any of them goes here first.
+    chunk: Box<[u8]>,
 }
 
 impl Api {
     pub fn listen() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
-        Ok(Self { listener, address, connections: Vec::new(), next_id: 0 })
+        Ok(Self { listener, address, connections: Vec::new(), next_id: 0, chunk: vec![0; READ_BYTES].into() })
     }
 
     /// What `AWS_LAMBDA_RUNTIME_API` is set to.
@@ -133,11 +135,9 @@ impl Api {
 
     /// Call when the connection is readable; afterwards take calls until there are none. A connection that ended is forgotten.
     pub fn fill(&mut self, id: ConnectionId) {
-        let Some(connection) = self.find(id) else { return };
-        let held = connection.buffer.len();
-        connection.buffer.resize(held + READ_BYTES, 0);
-        let read = connection.stream.read(&mut connection.buffer[held..]).unwrap_or(0);
-        connection.buffer.truncate(held + read);
+        let Some(connection) = self.connections.iter_mut().find(|connection| connection.id == id) else { return };
+        let read = connection.stream.read(&mut self.chunk).unwrap_or(0);
+        connection.buffer.extend_from_slice(&self.chunk[..read]);
         // While it waits for an invocation it has nothing to say: what comes is kept for later, but not without end.
         let speaks_on = connection.waiting && connection.buffer.len() > AHEAD_BYTES_MAX;
         if read == 0 || speaks_on {

@@ -24,21 +24,22 @@ pub(super) struct Frame {
 
 pub(super) struct Daemon {
     socket: UnixStream,
+    /// What came and was not taken yet.
     buffer: Vec<u8>,
+    /// Where it is read to first, used again by each read: to clear so much anew took as long as the rest of a read.
+    chunk: Box<[u8]>,
 }
 
 impl Daemon {
     pub fn new(socket: OwnedFd) -> Self {
-        Self { socket: socket.into(), buffer: Vec::new() }
+        Self { socket: socket.into(), buffer: Vec::new(), chunk: vec![0; READ_BYTES].into() }
     }
 
     /// Call when the socket is readable. `false`: the daemon has hung up.
     pub fn fill(&mut self) -> io::Result<bool> {
-        let held = self.buffer.len();
-        self.buffer.resize(held + READ_BYTES, 0);
-        let read = self.socket.read(&mut self.buffer[held..]);
-        self.buffer.truncate(held + *read.as_ref().unwrap_or(&0));
-        Ok(read? > 0)
+        let read = self.socket.read(&mut self.chunk)?;
+        self.buffer.extend_from_slice(&self.chunk[..read]);
+        Ok(read > 0)
     }
 
     /// The next frame that has come whole.

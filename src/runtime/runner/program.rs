@@ -88,7 +88,10 @@ impl Program {
         if all_is_log {
             self.printed.flush(log)?;
         }
-        let mut chunk = vec![0; READ_BYTES];
+        let mut chunk = match &self.stdout {
+            Some(_) => vec![0; READ_BYTES],
+            None => Vec::new(),
+        };
         while let Some(stdout) = &mut self.stdout {
             match stdout.read(&mut chunk) {
                 Ok(0) => self.stdout = None,
