@@ -22,6 +22,7 @@ mod requests;
 mod table;
 mod tables;
 mod tokens;
+mod tree;
 mod update;
 mod value;
 

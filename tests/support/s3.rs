@@ -144,8 +144,7 @@ impl Server {
             ("PUT", _) if asks("partNumber") && call.header("x-amz-copy-source").is_none() => bucket.put_part(call),
             ("POST", _) if asks("uploadId") => bucket.complete_upload(call),
             ("DELETE", _) if asks("uploadId") => bucket.abort_upload(call),
-            // The SDK names the operation in the query of some.
-            (_, _) if call.query.keys().any(|name| name != "x-id") => Err(Refusal::not_implemented()),
+            (_, _) if !call.query.is_empty() => Err(Refusal::not_implemented()),
             ("PUT", _) => bucket.put(call),
             ("GET" | "HEAD", _) => bucket.get(call),
             ("DELETE", _) => Ok(bucket.delete(call)),
@@ -185,7 +184,9 @@ impl Site for Server {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             (decoded(name, true), decoded(value, true))
         };
-        let query = head.uri.query().unwrap_or_default().split('&').filter(|text| !text.is_empty()).map(pair).collect();
+        let query = head.uri.query().unwrap_or_default().split('&').filter(|text| !text.is_empty()).map(pair);
+        // Some clients name the operation there.
+        let query = query.filter(|(name, _)| name != "x-id").collect();
         let mut call = Call {
             method: &head.method,
             bucket: decoded(bucket, false),

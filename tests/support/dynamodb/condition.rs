@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::grammar::{Comparator, Condition, Operand};
 use super::number::Number;
+use super::tree::{Comparator, Condition, Operand};
 use super::value::{Attributes, Value};
 
 impl Operand<'_> {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
 
-use super::grammar::{Parser, Placeholders};
+use super::grammar::Parser;
 use super::path::PathSet;
 use super::refusal::Answer;
+use super::tree::Placeholders;
 use super::value::{Attributes, Value};
 
 fn attributes(json: Json) -> Attributes {

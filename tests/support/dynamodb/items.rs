@@ -6,12 +6,13 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::State;
-use super::grammar::{Condition, Parser};
+use super::grammar::Parser;
 use super::key::Key;
 use super::path::PathSet;
 use super::refusal::{Answer, Refusal};
 use super::requests::{GetItem, Names, What, Write};
 use super::table::Item;
+use super::tree::{Condition, Placeholders};
 use super::value::Attributes;
 
 /// Why a write isn't done.
@@ -143,13 +144,13 @@ fn holds(condition: &Condition<'_>, item: Option<&Item>) -> bool {
 /// A ProjectionExpression of a request that has no other expression.
 pub fn projection(text: Option<&str>, names: &Names) -> Answer<Option<PathSet>> {
     let values = Attributes::new();
-    let placeholders = super::grammar::Placeholders::new(names, &values)?;
+    let placeholders = Placeholders::new(names, &values)?;
     let paths = text.map(|text| paths(text, &placeholders)).transpose()?;
     placeholders.all_used()?;
     Ok(paths)
 }
 
-pub fn paths(text: &str, placeholders: &super::grammar::Placeholders<'_>) -> Answer<PathSet> {
+pub fn paths(text: &str, placeholders: &Placeholders<'_>) -> Answer<PathSet> {
     let mut set = PathSet::default();
     for path in Parser::new("ProjectionExpression", text, placeholders)?.projection()? {
         set.add(&path, "ProjectionExpression")?;

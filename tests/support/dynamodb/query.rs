@@ -7,13 +7,14 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::State;
-use super::grammar::{Comparator, Condition, Operand, Parser, Placeholders};
+use super::grammar::Parser;
 use super::items::{answer, paths};
 use super::key::{KeyAttribute, Partition, Scalar, Schema};
 use super::path::PathSet;
 use super::refusal::{Answer, Refusal};
 use super::requests::Read;
 use super::table::{Index, Item, Partitions, Position, Table, Tie};
+use super::tree::{Comparator, Condition, Operand, Placeholders};
 use super::value::{Attributes, Value};
 
 /// Bytes of items that a page looks at.

@@ -6,10 +6,10 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
-use super::grammar::Placeholders;
 use super::key::KeyElement;
 use super::refusal::Answer;
 use super::table::Projection;
+use super::tree::Placeholders;
 use super::value::Attributes;
 
 pub type Names = BTreeMap<String, String>;

@@ -2,10 +2,10 @@
 
 use std::cmp::Reverse;
 
-use super::grammar::{Term, Update};
 use super::number::Number;
 use super::path::{Path, PathSet};
 use super::refusal::{Answer, Refusal};
+use super::tree::{Term, Update};
 use super::value::{Attributes, Value};
 
 impl Update<'_> {
