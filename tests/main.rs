@@ -9,6 +9,8 @@ mod cli;
 mod cluster;
 mod contract;
 mod delivery;
+#[cfg(feature = "aws")]
+mod emulated;
 mod house;
 mod isolation;
 mod policies;

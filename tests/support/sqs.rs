@@ -1,10 +1,8 @@
 //! SQS in memory, fast, over its real protocol (JSON 1.0): for tests of throughput and chaos, held to the suite that runs over the
 //! functional emulator too. Its clock can be put forward, and it can be told to fail.
 //!
-//! A program of its own as well (`sqs/main.rs`), and then told by HTTP: `PUT /faults` with JSON, `PUT /pass` with milliseconds.
+//! In a program of its own (`tests/cloud/`) it is told by HTTP: `PUT /faults` with JSON, `PUT /pass` with milliseconds.
 
-#[path = "sqs/faults.rs"]
-mod faults;
 #[path = "sqs/protocol.rs"]
 mod protocol;
 #[path = "sqs/queue.rs"]
@@ -26,8 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-pub use faults::Faults;
-use faults::{Fault, Generator};
+use super::faults::{Fault, Faults, Generator};
 use protocol::{Answer, Error};
 use queue::Queue;
 
