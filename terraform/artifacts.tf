@@ -33,15 +33,20 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "artifacts" {
   }
 }
 
-# What nothing refers to any more is deleted by the daemon, which alone knows; here goes only what nobody can see.
+# The daemon renews what is still referred to while it is young, so age alone tells what is over: nothing in use is older than records
+# are kept for, and a few days for its rounds.
 resource "aws_s3_bucket_lifecycle_configuration" "artifacts" {
   bucket = aws_s3_bucket.artifacts.id
 
   rule {
-    id     = "unfinished-uploads"
+    id     = "over"
     status = "Enabled"
 
     filter {}
+
+    expiration {
+      days = var.retention_days + 5
+    }
 
     abort_incomplete_multipart_upload {
       days_after_initiation = 1

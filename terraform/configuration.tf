@@ -17,6 +17,7 @@ locals {
       metrics_namespace = local.metrics_namespace
       log_group         = join("", aws_cloudwatch_log_group.records[*].name)
       redis_url         = local.redis_url
+      logs_s            = 86400 * var.retention_days
       drain_ms          = 1000 * (role == "worker" ? var.workers.drain_s : 30)
     })
   }

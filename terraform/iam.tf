@@ -93,12 +93,6 @@ locals {
       Resource = aws_sqs_queue.dead_letters.arn
     },
     {
-      Sid      = "ArtifactsCollected"
-      Effect   = "Allow"
-      Action   = "s3:DeleteObject"
-      Resource = local.object
-    },
-    {
       # PutMetricData names no resource; the namespace is its bound.
       Sid       = "Signal"
       Effect    = "Allow"
@@ -148,13 +142,22 @@ locals {
     },
   ]
 
-  lifecycle_statement = {
-    for group, arn in local.group_arns : group => {
-      Sid      = "Lifecycle"
-      Effect   = "Allow"
-      Action   = ["autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat"]
-      Resource = arn
-    }
+  lifecycle_statements = {
+    for group, arn in local.group_arns : group => [
+      {
+        Sid      = "Lifecycle"
+        Effect   = "Allow"
+        Action   = ["autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat"]
+        Resource = arn
+      },
+      {
+        # Which group a node is in, and which hook holds it. They name no resource.
+        Sid      = "LifecycleLook"
+        Effect   = "Allow"
+        Action   = ["autoscaling:DescribeAutoScalingInstances", "autoscaling:DescribeLifecycleHooks"]
+        Resource = "*"
+      },
+    ]
   }
 
   instances_assume = jsonencode({
@@ -184,7 +187,8 @@ resource "aws_iam_role_policy" "controllers" {
       local.node_statements,
       local.take_statements,
       [for statement in local.run_statements : statement if !local.has_workers],
-      [local.tables_statement.controllers, local.lifecycle_statement.controllers],
+      [local.tables_statement.controllers],
+      local.lifecycle_statements.controllers,
     )
   })
 }
@@ -211,7 +215,7 @@ resource "aws_iam_role_policy" "workers" {
   role = aws_iam_role.workers[0].id
   policy = jsonencode({
     Version   = "2012-10-17"
-    Statement = concat(local.node_statements, local.run_statements, [local.tables_statement.workers, local.lifecycle_statement.workers])
+    Statement = concat(local.node_statements, local.run_statements, [local.tables_statement.workers], local.lifecycle_statements.workers)
   })
 }
 

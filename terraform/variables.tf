@@ -248,6 +248,17 @@ variable "alarms" {
   default = {}
 }
 
+variable "retention_days" {
+  description = "How long records of calls, what they printed and their results are kept."
+  type        = number
+  default     = 30
+
+  validation {
+    condition     = var.retention_days >= 1 && var.retention_days <= 3650 && floor(var.retention_days) == var.retention_days
+    error_message = "retention_days must be whole days, 1 to 3650."
+  }
+}
+
 variable "protect_data" {
   description = "Whether tables and bucket refuse to be destroyed while they hold data."
   type        = bool
@@ -260,8 +271,8 @@ variable "settings" {
   default     = {}
 
   validation {
-    condition     = alltrue([for key in keys(var.settings) : can(regex("^[a-z0-9_]+(\\.[a-z0-9_]+)*$", key)) && !can(regex("(secret|password|token|secrets\\.key)$", key))])
-    error_message = "settings must be keys like pool.keep_alive_s, and none that holds a secret."
+    condition     = alltrue([for key in keys(var.settings) : can(regex("^[a-z0-9_]+(\\.[a-z0-9_]+)*$", key)) && !can(regex("(secret|password|token|secrets\\.key)$", key)) && key != "retention.logs_s"])
+    error_message = "settings must be keys like pool.keep_alive_s, none that holds a secret, and not retention.logs_s, which retention_days decides for the bucket as well."
   }
 
   validation {

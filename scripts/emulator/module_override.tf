@@ -75,3 +75,23 @@ resource "aws_vpc_security_group_egress_rule" "workers_to_controllers" {
     ignore_changes = [description]
   }
 }
+
+# Forgets warm-up, and the mix of instance types.
+resource "aws_autoscaling_group" "controllers" {
+  lifecycle {
+    ignore_changes = [default_instance_warmup]
+  }
+}
+
+resource "aws_autoscaling_group" "workers" {
+  lifecycle {
+    ignore_changes = [desired_capacity, default_instance_warmup, mixed_instances_policy]
+  }
+}
+
+# Gives it back as switched off, with an empty forecast.
+resource "aws_autoscaling_policy" "work" {
+  lifecycle {
+    ignore_changes = [enabled, predictive_scaling_configuration]
+  }
+}

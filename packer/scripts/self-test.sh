@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Run by packer as root: the image is kept if the daemon finds everything here, starts under its unit, and answers one call.
+set -euo pipefail
+
+sysctl -q --system
+set -a
+# shellcheck disable=SC1091
+. /usr/lib/faasd/image.env
+set +a
+faasd doctor --strict
+
+cat >/etc/faasd/faasd.toml <<'EOT'
+role = "both"
+data_dir = "/var/lib/faasd"
+isolation = "strict"
+EOT
+end() {
+    systemctl stop faasd.service || true
+    rm -rf /var/lib/faasd /etc/faasd/faasd.toml
+}
+trap end EXIT
+if ! systemctl start faasd.service; then
+    journalctl -u faasd.service --no-pager | tail -n 50 >&2
+    exit 1
+fi
+for _ in $(seq 60); do
+    curl -fs -o /dev/null http://127.0.0.1:8080/ready && break
+    sleep 0.5
+done
+curl -fsS http://127.0.0.1:8080/ready
+faasd deploy /tmp/faasd/hello-python
+answer="$(faasd invoke hello-python '{"name": "image"}')"
+echo "$answer"
+grep -q image <<<"$answer"
+systemctl stop faasd.service
+if [ -n "$(find /sys/fs/cgroup -path '*faasd*' -name 'sandbox*' -print -quit)" ]; then
+    echo "the daemon left groups of sandboxes behind" >&2
+    exit 1
+fi
