@@ -1,7 +1,7 @@
 # Everything that is done with this repository, by name. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint audit bench bench-pages simulate doctor fuzz
+.PHONY: help run test deploy-check deploy-test package package-test lint audit bench bench-pages simulate doctor fuzz
 
 RUN_ARGS ?=
 # Of `make simulate` and `make bench`.
@@ -11,7 +11,7 @@ FUZZ_SHORT_S ?= 6
 FUZZ_S ?= 600
 
 help: ## What there is
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## Install what is missing, build, start on 127.0.0.1:8080 with data under ./.faasd, deploy examples/ (RUN_ARGS=--no-install skips installing)
 	@scripts/run.sh $(RUN_ARGS)
@@ -20,6 +20,20 @@ test: ## Install what the tests need and run them all
 	@scripts/install-test-deps.sh
 	cargo test --locked
 	scripts/fuzz.sh all $(FUZZ_SHORT_S)
+	scripts/deploy-check.sh
+
+deploy-check: ## Check Terraform, units, image, rules and dashboards, as far as this machine has the tools
+	@scripts/deploy-check.sh
+
+deploy-test: ## Apply both examples of terraform/ to an emulator of AWS and plan them again; minutes long
+	@scripts/deploy-test.sh
+
+package: ## Build the release and its Debian package, in target/
+	cargo build --release --locked
+	@packaging/deb.sh "$${CARGO_TARGET_DIR:-target}/release/faasd" "$${CARGO_TARGET_DIR:-target}"
+
+package-test: ## Install the package into a root made for that, and look (needs root and a network)
+	@scripts/deploy-package.sh
 
 fuzz: ## Fuzz every target for FUZZ_S seconds each (600)
 	scripts/fuzz.sh all $(FUZZ_S)

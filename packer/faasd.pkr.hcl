@@ -136,7 +136,7 @@ build {
   }
 
   provisioner "shell" {
-    script          = "${path.root}/scripts/clean.sh"
+    script          = "${path.root}/scripts/finish.sh"
     execute_command = "sudo bash {{ .Path }}"
   }
 

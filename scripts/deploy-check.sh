@@ -115,6 +115,29 @@ stop_is_above_drain() {
 }
 check "units: time to stop is above time to drain" stop_is_above_drain
 
+# --- Metrics ---------------------------------------------------------------------------------------------------------------------
+
+scrapes_are_valid() {
+    cp -r observability config "$WORK/"
+    echo token >"$WORK/observability/faasd.token"
+    promtool check config "$WORK/observability/prometheus.yaml"
+}
+if command -v promtool >/dev/null; then
+    check "metrics: configuration of Prometheus" scrapes_are_valid
+    check "metrics: rules do what they say" promtool test rules observability/rules_test.yaml
+else
+    ignored "metrics: configuration of Prometheus" "no promtool on this machine"
+    ignored "metrics: rules do what they say" "no promtool on this machine"
+fi
+faasd="${FAASD:-${CARGO_TARGET_DIR:-target}/debug/faasd}"
+if ! command -v prometheus >/dev/null; then
+    ignored "metrics: every expression of the dashboards" "no prometheus on this machine"
+elif [ ! -x "$faasd" ]; then
+    ignored "metrics: every expression of the dashboards" "no executable at $faasd: cargo build, or FAASD=…"
+else
+    check "metrics: every expression of the dashboards" env "FAASD=$faasd" python3 scripts/deploy-dashboards.py
+fi
+
 # --- Image and scripts -----------------------------------------------------------------------------------------------------------
 
 # Packer before 1.7 knows neither its own plugins by name nor how a builder's metadata is closed.

@@ -45,13 +45,13 @@ locals {
 
   user_data = {
     # JSON is YAML.
-    for role in local.roles : role => "#cloud-config\n${jsonencode({
+    for role in local.roles : role => join("", ["#cloud-config\n", jsonencode({
       write_files = [
         { path = "/etc/faasd/${role == "both" ? "faasd" : role}.toml", permissions = "0644", content = local.configuration[role] },
         { path = "/etc/faasd/environment", permissions = "0644", content = local.environment },
         { path = "/etc/faasd/boot.env", permissions = "0644", content = local.boot[role] },
       ]
       runcmd = [["systemctl", "enable", "--now", "faasd-boot.service", local.unit[role]]]
-    })}\n"
+    }), "\n"])
   }
 }

@@ -201,3 +201,18 @@ resource "aws_vpc_security_group_ingress_rule" "redis_from" {
   to_port                      = 6379
   tags                         = local.tags
 }
+
+resource "aws_vpc_security_group_ingress_rule" "metrics" {
+  for_each = var.prometheus_security_group_id == null ? {} : merge(
+    { controllers = { group = aws_security_group.controllers.id, port = local.api_port } },
+    { for group in aws_security_group.workers : "workers" => { group = group.id, port = local.worker_port } },
+  )
+
+  security_group_id            = each.value.group
+  description                  = "scrapes of Prometheus"
+  referenced_security_group_id = var.prometheus_security_group_id
+  ip_protocol                  = "tcp"
+  from_port                    = each.value.port
+  to_port                      = each.value.port
+  tags                         = local.tags
+}

@@ -238,6 +238,12 @@ variable "records_log" {
   }
 }
 
+variable "prometheus_security_group_id" {
+  description = "Security group of a Prometheus of yours in this network, which may then scrape every node; null: there is none."
+  type        = string
+  default     = null
+}
+
 variable "alarms" {
   description = "Who is told, by mail (each address confirms once), and from what on."
   type = object({

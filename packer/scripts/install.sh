@@ -20,15 +20,8 @@ install -m 0644 "$from"/systemd/faasd*.service "$from/files/faasd-boot.service" 
 install -m 0644 "$from/systemd/faasd.sysusers" /usr/lib/sysusers.d/faasd.conf
 install -m 0644 "$from/systemd/faasd.tmpfiles" /usr/lib/tmpfiles.d/faasd.conf
 install -m 0644 "$from/systemd/60-faasd.conf" /usr/lib/sysctl.d/60-faasd.conf
-for unit in faasd faasd-controller faasd-worker; do
-    install -D -m 0644 "$from/files/10-fleet.conf" "/usr/lib/systemd/system/$unit.service.d/10-fleet.conf"
-done
 systemd-sysusers
 systemd-tmpfiles --create faasd.conf
-# The interpreters that were installed here, rather than what the system runs itself by.
-cat >/usr/lib/faasd/image.env <<'EOT'
-FAASD_RUNTIMES__PYTHON=/usr/bin/python3.11
-EOT
 
 # Nothing starts by itself but what user data asks for. Access is by Session Manager: nobody logs in over the network.
 systemctl daemon-reload

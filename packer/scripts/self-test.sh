@@ -3,10 +3,9 @@
 set -euo pipefail
 
 sysctl -q --system
-set -a
-# shellcheck disable=SC1091
-. /usr/lib/faasd/image.env
-set +a
+# As on a node (files/10-fleet.conf).
+export FAASD_RUNTIMES__PYTHON=/usr/bin/python3.11
+systemctl set-environment FAASD_RUNTIMES__PYTHON=/usr/bin/python3.11
 faasd doctor --strict
 
 cat >/etc/faasd/faasd.toml <<'EOT'
@@ -16,6 +15,7 @@ isolation = "strict"
 EOT
 end() {
     systemctl stop faasd.service || true
+    systemctl unset-environment FAASD_RUNTIMES__PYTHON
     rm -rf /var/lib/faasd /etc/faasd/faasd.toml
 }
 trap end EXIT
