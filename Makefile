@@ -1,7 +1,7 @@
 # Everything that is done with this repository, by name. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run cluster cluster-test test lint audit bench bench-pages simulate doctor fuzz
+.PHONY: help run cluster cluster-test test deploy-check deploy-test package package-test lint audit bench bench-pages simulate doctor fuzz
 
 RUN_ARGS ?=
 # Of `make simulate` and `make bench`.
@@ -27,6 +27,20 @@ test: ## Install what the tests need and run them all
 	@scripts/install-test-deps.sh
 	cargo test --locked
 	scripts/fuzz.sh all $(FUZZ_SHORT_S)
+	scripts/deploy-check.sh
+
+deploy-check: ## Check Terraform, units, image, rules and dashboards, as far as this machine has the tools
+	@scripts/deploy-check.sh
+
+deploy-test: ## Apply both examples of terraform/ to an emulator of AWS and plan them again; minutes long
+	@scripts/deploy-test.sh
+
+package: ## Build the release and its Debian package, in target/
+	cargo build --release --locked
+	@packaging/deb.sh "$${CARGO_TARGET_DIR:-target}/release/faasd" "$${CARGO_TARGET_DIR:-target}"
+
+package-test: ## Install the package into a root made for that, and look (needs root and a network)
+	@scripts/deploy-package.sh
 
 fuzz: ## Fuzz every target for FUZZ_S seconds each (600)
 	scripts/fuzz.sh all $(FUZZ_S)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What the tests need: what a run needs, make for `.ci/run`, Prometheus with its promtool to read the metrics, and Redis with a clock that can be put
-# forward.
+# What the tests need: what a run needs, make for `.ci/run`, Prometheus with its promtool to read the metrics, Redis with a clock that can be
+# put forward, and what reads units, image and scripts.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/packages.sh
@@ -15,6 +15,9 @@ need ip iproute2 -V
 need redis-check-rdb redis-tools
 need setpriv util-linux
 need faketime faketime
+need packer packer
+need shellcheck shellcheck
+need systemd-analyze systemd
 python3 -m pip --version >/dev/null 2>&1 || MISSING_PACKAGES+=(python3-pip)
 install_missing
 

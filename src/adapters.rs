@@ -9,7 +9,7 @@ pub mod key_set_file;
 pub mod key_set_web;
 pub mod local;
 pub mod local_vault;
-mod private_files;
+pub(crate) mod private_files;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod sealed_env;

@@ -1,0 +1,4 @@
+output "faasd" {
+  description = "What a caller needs next."
+  value       = module.faasd
+}
