@@ -8,6 +8,7 @@ mod api;
 mod cli;
 mod contract;
 mod delivery;
+mod fleet;
 mod house;
 mod isolation;
 mod policies;
