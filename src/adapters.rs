@@ -9,6 +9,7 @@ pub mod key_set_file;
 pub mod key_set_web;
 pub mod local;
 pub mod local_vault;
+pub mod logged;
 mod private_files;
 #[cfg(feature = "redis")]
 pub mod redis;

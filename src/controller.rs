@@ -50,6 +50,7 @@ use crate::domain::ids::{InvocationId, WorkerId};
 use crate::domain::time::Timestamp;
 use crate::ports::artifacts::ArtifactStore;
 use crate::ports::audit::AuditLog;
+use crate::ports::buckets::Buckets;
 use crate::ports::bus::{Bus, News, Subscription};
 use crate::ports::clock::Clock;
 use crate::ports::executor::{Builder, Executor, LogSinks};
@@ -89,6 +90,8 @@ pub struct ControllerPorts {
     pub tokens: Option<Tokens>,
     pub audit: Arc<dyn AuditLog>,
     pub bus: Arc<dyn Bus>,
+    /// Of the rate limits, where several controllers share them.
+    pub buckets: Option<Arc<dyn Buckets>>,
     pub clock: Arc<dyn Clock>,
     pub executor: Arc<dyn Executor>,
     pub builder: Arc<dyn Builder>,
@@ -157,7 +160,7 @@ impl Controller {
             executor: ports.executor,
             builder: ports.builder,
             packages: ports.packages,
-            limiter: RateLimiter::new(&config.rate_limit),
+            limiter: RateLimiter::new(&config.rate_limit, ports.buckets, &ports.clock),
             feeds: Feeds::default(),
             fleet: Fleet::default(),
             calls: Arc::default(),

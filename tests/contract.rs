@@ -22,14 +22,20 @@ macro_rules! contract {
 }
 
 mod artifacts;
+mod buckets;
 mod bus;
+mod claims;
 mod dead_letters;
 mod embedded;
 mod invocations;
 mod keys;
 mod lessons;
 mod listing;
+mod locks;
 mod queue;
+mod redis;
 mod registry;
+mod roster;
 mod samples;
+mod shared;
 mod world;

@@ -251,7 +251,10 @@ async fn admit(
         }
         error.into_response()
     })?;
-    let grant = controller.limiter.as_ref().map(|limiter| limiter.take(&principal.allowance, now));
+    let grant = match &controller.limiter {
+        Some(limiter) => Some(limiter.take(&principal.allowance, now).await),
+        None => None,
+    };
     if let Some(refused) = grant.filter(|grant| !grant.allowed) {
         controller.metrics.rate_limited.inc();
         return Err(with_grant(controller, rate::refusal(refused).into_response(), grant));

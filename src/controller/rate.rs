@@ -1,7 +1,12 @@
-//! The rate limiter: one token bucket per key, in shards so that callers don't queue for each other. Bounded.
+//! The rate limiter: one token bucket per key, in shards so that callers don't queue for each other. Bounded. Where several controllers share
+//! their buckets, tokens are drawn from these ahead of the calls, and the buckets here are for when they don't answer.
+
+mod shared;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -9,8 +14,11 @@ use http::header::{HeaderName, HeaderValue};
 
 use crate::config::RateLimit;
 use crate::domain::rate::{Grant, Rate, TokenBucket};
+use crate::ports::buckets::{Buckets, Identity};
+use crate::ports::clock::Clock;
 
 use super::error::{ApiError, Code};
+use shared::{Asked, Shared};
 
 const SHARDS: usize = 16;
 /// Buckets a shard; keys beyond it push out one that is full again, else any.
@@ -20,28 +28,43 @@ const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
-/// Who is limited: the SHA-256 of a key's secret, never the secret.
-pub type Identity = [u8; 32];
-
 pub struct RateLimiter {
     rate: Rate,
     shards: [Mutex<HashMap<Identity, TokenBucket>>; SHARDS],
+    shared: Option<Arc<Shared>>,
 }
 
 impl RateLimiter {
-    /// `None` where limiting is off.
-    pub fn new(config: &RateLimit) -> Option<Self> {
+    /// `None` where limiting is off. With `buckets` the limits hold over all controllers that have them.
+    pub fn new(config: &RateLimit, buckets: Option<Arc<dyn Buckets>>, clock: &Arc<dyn Clock>) -> Option<Self> {
         let rate = Rate { per_second: config.rate, burst: config.burst };
-        config.enabled.then(|| Self { rate, shards: std::array::from_fn(|_| Mutex::default()) })
+        let shared = buckets.map(|buckets| Arc::new(Shared::new(rate, buckets, clock.clone())));
+        config.enabled.then(|| Self { rate, shards: std::array::from_fn(|_| Mutex::default()), shared })
     }
 
-    pub fn take(&self, identity: &Identity, now: Duration) -> Grant {
+    /// While shared buckets don't answer, each of so many controllers allows its part of the rate.
+    pub fn share_among(&self, controllers: u32) {
+        if let Some(shared) = &self.shared {
+            shared.share_among(controllers);
+        }
+    }
+
+    /// Takes a token. Waits only where buckets are shared and none of the caller's tokens is here: for one draw.
+    pub async fn take(&self, identity: &Identity, now: Duration) -> Grant {
+        let Some(shared) = &self.shared else { return self.take_here(identity, self.rate, now) };
+        match shared.take(identity, now).await {
+            Asked::Answered(grant) => grant,
+            Asked::Apart(share) => self.take_here(identity, share, now),
+        }
+    }
+
+    fn take_here(&self, identity: &Identity, rate: Rate, now: Duration) -> Grant {
         let shard = &self.shards[usize::from(identity[0]) % SHARDS];
         let mut buckets = shard.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= BUCKETS_PER_SHARD && !buckets.contains_key(identity) {
-            make_room(&mut buckets, self.rate, now);
+            make_room(&mut buckets, rate, now);
         }
-        buckets.entry(*identity).or_insert_with(|| TokenBucket::full(self.rate, now)).take(self.rate, now)
+        buckets.entry(*identity).or_insert_with(|| TokenBucket::full(rate, now)).take(rate, now)
     }
 
     /// Tells the caller where it stands.

@@ -1,5 +1,7 @@
 //! A token bucket: how many calls one identity may make, and when the next.
 
+pub mod purse;
+
 use std::time::Duration;
 
 /// One token in the bucket's own unit, fine enough for a rate of one a second asked a thousand times a second.

@@ -1,5 +1,8 @@
 //! Where a node keeps what it keeps, and what it shares with others: the ports, filled by what the configuration names.
 
+#[cfg(feature = "aws")]
+mod aws;
+
 use std::sync::Arc;
 
 use crate::adapters::embedded::Embedded;
@@ -8,6 +11,7 @@ use crate::adapters::local_vault::LocalVault;
 use crate::adapters::redis::Redis;
 use crate::config::{Backend, Config};
 use crate::ports::artifacts::ArtifactStore;
+use crate::ports::buckets::Buckets;
 use crate::ports::bus::Bus;
 use crate::ports::claims::Claims;
 use crate::ports::clock::Clock;
@@ -29,6 +33,7 @@ pub(super) struct Shared {
     pub claims: Option<Arc<dyn Claims>>,
     pub roster: Option<Arc<dyn Roster>>,
     pub locks: Option<Arc<dyn Locks>>,
+    pub buckets: Option<Arc<dyn Buckets>>,
     pub signal: Option<Arc<dyn Signal>>,
     /// What this node's machine is told of itself.
     pub instance: Option<Arc<dyn Instance>>,
@@ -48,8 +53,11 @@ pub(super) struct Backends {
 }
 
 /// What has to be closed at the end.
+#[derive(Default)]
 struct Opened {
     embedded: Option<Embedded>,
+    #[cfg(feature = "aws")]
+    aws: Option<aws::Opened>,
     #[cfg(feature = "redis")]
     _redis: Option<Redis>,
 }
@@ -63,6 +71,9 @@ impl Backends {
     ) -> Result<Self, StartError> {
         let mut backends = match config.backend {
             Backend::Embedded => embedded(config, clock, vault, metrics).await?,
+            #[cfg(feature = "aws")]
+            Backend::Aws => aws::open(config, clock, vault, metrics).await?,
+            #[cfg(not(feature = "aws"))]
             Backend::Aws => return Err(StartError::Backend("aws")),
         };
         backends.share(config, metrics)?;
@@ -80,6 +91,8 @@ impl Backends {
         self.shared.claims = Some(redis.claims.clone());
         self.shared.roster = Some(redis.roster.clone());
         self.shared.locks = Some(redis.locks.clone());
+        // A node that is alone keeps its limits itself.
+        self.shared.buckets = (config.backend == Backend::Aws).then(|| redis.buckets.clone());
         self.opened._redis = Some(redis);
         Ok(())
     }
@@ -93,6 +106,10 @@ impl Backends {
     /// Writes what is still to be written.
     pub async fn close(self) {
         if let Some(store) = self.opened.embedded {
+            store.close().await;
+        }
+        #[cfg(feature = "aws")]
+        if let Some(store) = self.opened.aws {
             store.close().await;
         }
     }
@@ -120,10 +137,6 @@ async fn embedded(
         artifacts: store.artifacts.clone(),
         bus: store.bus.clone(),
         shared: Shared::default(),
-        opened: Opened {
-            embedded: Some(store),
-            #[cfg(feature = "redis")]
-            _redis: None,
-        },
+        opened: Opened { embedded: Some(store), ..Opened::default() },
     })
 }

@@ -89,6 +89,7 @@ impl Controls {
                 tokens,
                 audit: Arc::new(audit),
                 bus: backends.bus.clone(),
+                buckets: backends.shared.buckets.clone(),
                 clock: clock.clone(),
                 executor: runs.executor,
                 builder: runs.builder,

@@ -1,25 +1,26 @@
-//! The bus: news to whoever listens, and an honest `None` to whoever missed some.
+//! The bus: news to whoever listens, on every node, and an honest `None` to whoever missed some.
 
 use std::time::Duration;
 
-use faasd::config::Config;
 use faasd::domain::ids::KeyId;
 use faasd::ports::bus::News;
 
-use super::embedded::EmbeddedWorld;
 use super::samples::{function_id, invocation_id};
-use super::world::World;
+use super::shared::{LocalWorld, RedisWorld, SharedWorld};
 
-contract!(worlds: [embedded => EmbeddedWorld], tests: [
+contract!(worlds: [local => LocalWorld, redis => RedisWorld], tests: [
     every_listener_hears_everything_in_order,
     a_late_listener_hears_only_what_follows,
+    ones_own_news_come_once,
+    many_at_once_come_in_order,
     a_slow_listener_is_told_that_it_missed_news,
     silence_pends,
 ]);
 
-async fn every_listener_hears_everything_in_order<W: World>() {
-    let world = W::open(Config::default()).await;
-    let mut listeners = [world.bus().subscribe(), world.bus().subscribe()];
+pub async fn every_listener_hears_everything_in_order<W: SharedWorld>() {
+    let world = W::open().await;
+    let (here, there) = (world.node().await, world.node().await);
+    let mut listeners = [here.bus.subscribe(), here.bus.subscribe(), there.bus.subscribe()];
     let told = [
         News::Finished(invocation_id()),
         News::FunctionChanged(function_id()),
@@ -27,7 +28,7 @@ async fn every_listener_hears_everything_in_order<W: World>() {
         News::Cancel(invocation_id()),
     ];
     for news in &told {
-        world.bus().publish(news.clone());
+        here.bus.publish(news.clone());
     }
     for listener in &mut listeners {
         for news in &told {
@@ -36,28 +37,52 @@ async fn every_listener_hears_everything_in_order<W: World>() {
     }
 }
 
-async fn a_late_listener_hears_only_what_follows<W: World>() {
-    let world = W::open(Config::default()).await;
-    world.bus().publish(News::Cancel(invocation_id()));
-    let mut listener = world.bus().subscribe();
+async fn a_late_listener_hears_only_what_follows<W: SharedWorld>() {
+    let node = W::open().await.node().await;
+    node.bus.publish(News::Cancel(invocation_id()));
+    let mut listener = node.bus.subscribe();
     let news = News::Finished(invocation_id());
-    world.bus().publish(news.clone());
+    node.bus.publish(news.clone());
     assert_eq!(listener.next().await, Some(news));
 }
 
-async fn a_slow_listener_is_told_that_it_missed_news<W: World>() {
-    let world = W::open(Config::default()).await;
-    let mut listener = world.bus().subscribe();
+async fn ones_own_news_come_once<W: SharedWorld>() {
+    let world = W::open().await;
+    let (here, there) = (world.node().await, world.node().await);
+    let (mut near, mut far) = (here.bus.subscribe(), there.bus.subscribe());
+    let (question, answer) = (News::Cancel(invocation_id()), News::Finished(invocation_id()));
+    here.bus.publish(question.clone());
+    assert_eq!(far.next().await, Some(question.clone()));
+    there.bus.publish(answer.clone());
+    assert_eq!([near.next().await, near.next().await], [Some(question), Some(answer)]);
+}
+
+async fn many_at_once_come_in_order<W: SharedWorld>() {
+    let world = W::open().await;
+    let (here, there) = (world.node().await, world.node().await);
+    let mut far = there.bus.subscribe();
+    let told: Vec<News> = (0..1500).map(|_| News::Finished(invocation_id())).collect();
+    for news in &told {
+        here.bus.publish(news.clone());
+    }
+    for news in &told {
+        assert_eq!(far.next().await.as_ref(), Some(news));
+    }
+}
+
+async fn a_slow_listener_is_told_that_it_missed_news<W: SharedWorld>() {
+    let node = W::open().await.node().await;
+    let mut listener = node.bus.subscribe();
     for _ in 0..100_000 {
-        world.bus().publish(News::Cancel(invocation_id()));
+        node.bus.publish(News::Cancel(invocation_id()));
     }
     assert_eq!(listener.next().await, None);
     // And it goes on hearing.
     assert!(listener.next().await.is_some());
 }
 
-async fn silence_pends<W: World>() {
-    let world = W::open(Config::default()).await;
-    let mut listener = world.bus().subscribe();
+async fn silence_pends<W: SharedWorld>() {
+    let node = W::open().await.node().await;
+    let mut listener = node.bus.subscribe();
     assert!(tokio::time::timeout(Duration::from_millis(50), listener.next()).await.is_err());
 }

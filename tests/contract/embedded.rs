@@ -18,7 +18,6 @@ use faasd::domain::job::Job;
 use faasd::domain::outcome::Status;
 use faasd::domain::time::Timestamp;
 use faasd::ports::artifacts::ArtifactStore;
-use faasd::ports::bus::Bus;
 use faasd::ports::clock::Clock;
 use faasd::ports::invocations::{InvocationStore, Lookup, RecordQuery};
 use faasd::ports::keys::KeyStore;
@@ -30,14 +29,18 @@ use super::samples;
 use super::world::World;
 
 /// The machine's clock, put forward by what a test let pass.
-struct ShiftedClock {
+pub struct ShiftedClock {
     clock: SystemClock,
     shift_ms: AtomicU64,
 }
 
 impl ShiftedClock {
-    fn new() -> Arc<Self> {
+    pub fn new() -> Arc<Self> {
         Arc::new(Self { clock: SystemClock::new(), shift_ms: AtomicU64::new(0) })
+    }
+
+    pub fn put_forward(&self, by: Duration) {
+        self.shift_ms.fetch_add(by.as_millis() as u64, Ordering::SeqCst);
     }
 
     fn shift(&self) -> Duration {
@@ -72,7 +75,6 @@ struct Handles {
     keys: Arc<dyn KeyStore>,
     lessons: Arc<dyn Lessons>,
     artifacts: Arc<dyn ArtifactStore>,
-    bus: Arc<dyn Bus>,
 }
 
 impl EmbeddedWorld {
@@ -86,7 +88,6 @@ impl EmbeddedWorld {
             keys: store.keys.clone(),
             lessons: store.lessons.clone(),
             artifacts: store.artifacts.clone(),
-            bus: store.bus.clone(),
         };
         Self { dir, clock, config, store: Mutex::new(Some(store)), handles }
     }
@@ -109,7 +110,7 @@ impl World for EmbeddedWorld {
     }
 
     async fn pass(&self, time: Duration) {
-        self.clock.shift_ms.fetch_add(time.as_millis() as u64, Ordering::SeqCst);
+        self.clock.put_forward(time);
     }
 
     async fn sweep(&self) {
@@ -146,9 +147,6 @@ impl World for EmbeddedWorld {
     }
     fn artifacts(&self) -> Arc<dyn ArtifactStore> {
         self.handles.artifacts.clone()
-    }
-    fn bus(&self) -> Arc<dyn Bus> {
-        self.handles.bus.clone()
     }
 }
 

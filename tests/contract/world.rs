@@ -7,7 +7,6 @@ use faasd::config::Config;
 use faasd::domain::ids::Digest;
 use faasd::domain::time::Timestamp;
 use faasd::ports::artifacts::ArtifactStore;
-use faasd::ports::bus::Bus;
 use faasd::ports::invocations::InvocationStore;
 use faasd::ports::keys::KeyStore;
 use faasd::ports::lessons::Lessons;
@@ -39,5 +38,4 @@ pub trait World: Sized {
     fn keys(&self) -> Arc<dyn KeyStore>;
     fn lessons(&self) -> Arc<dyn Lessons>;
     fn artifacts(&self) -> Arc<dyn ArtifactStore>;
-    fn bus(&self) -> Arc<dyn Bus>;
 }

@@ -80,6 +80,7 @@ fn pages_link_to_files_that_exist() {
         "docs/metrics.md",
         "docs/operations.md",
         "docs/policies.md",
+        "docs/redis.md",
         "docs/threat-model.md",
     ] {
         let text = std::fs::read_to_string(root().join(page)).expect("a page");

@@ -1,7 +1,7 @@
 //! The bus over Redis: news reach listeners of this process at once, Redis or not, and those of other nodes through one channel.
 //!
-//! Redis keeps no messages. So whoever listens here is told `None` after each subscription but the very first instant, after falling behind, and when another node
-//! says that it could not send. What Redis drops on its way to us without a word, nobody can tell: whoever keeps copies reads again now and then.
+//! Redis keeps no messages. So whoever listens here is told `None` after each subscription, the first too, after falling behind, and when another node says
+//! that it could not send. What Redis drops on its way to us without a word, nobody can tell: whoever keeps copies reads again now and then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,6 +82,7 @@ impl RedisBus {
             if !is_subscribed && client.subscribe(vec![self.channel.to_string(), echo.clone()]).await.is_ok() {
                 is_subscribed = true;
                 self.missed();
+                watch.subscribed();
             }
         }
     }

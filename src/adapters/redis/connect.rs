@@ -122,7 +122,7 @@ pub(super) async fn keep_connected(client: Client, name: &'static str, metrics: 
         loop {
             // It reconnects by itself but after what it takes for a mistake of ours, which an operator may be mending.
             if let Ok(Err(error)) = Running(client.connect()).finished().await {
-                tracing::warn!(connection = name, %error, "Redis refuses this node; trying again");
+                tracing::debug!(connection = name, %error, "Redis refuses this node; trying again");
             }
             tokio::time::sleep(PAUSE_REFUSED).await;
         }

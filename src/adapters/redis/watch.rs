@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fred::clients::Client;
 use fred::interfaces::ClientLike;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use super::commands::Commands;
@@ -34,6 +34,8 @@ pub(super) struct Watch {
     health: Arc<watch::Sender<Health>>,
     /// Number of the last message to ourselves that came back.
     heard: Arc<watch::Sender<u64>>,
+    /// Something changed: ask now.
+    changed: Arc<Notify>,
     metrics: Metrics,
 }
 
@@ -42,12 +44,18 @@ impl Watch {
         Self {
             health: Arc::new(watch::Sender::new(Health::default())),
             heard: Arc::new(watch::Sender::new(0)),
+            changed: Arc::default(),
             metrics,
         }
     }
 
     pub fn now(&self) -> Health {
         *self.health.borrow()
+    }
+
+    /// News arrive from now on, as far as can be told.
+    pub fn subscribed(&self) {
+        self.changed.notify_one();
     }
 
     /// A message to ourselves came back.
@@ -78,7 +86,10 @@ impl Watch {
                 // Bounded: it may be what does not answer.
                 let _ = timeout(within, listener.force_reconnection()).await;
             }
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.changed.notified() => {}
+            }
         }
     }
 

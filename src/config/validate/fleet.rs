@@ -66,7 +66,18 @@ impl Rules {
             redis.url.is_empty() || cfg!(feature = "redis"),
             "this build has no Redis: build it with the feature redis",
         );
-        self.require("redis.key_prefix", !redis.key_prefix.is_empty(), "must not be empty");
+        self.require(
+            "redis.url",
+            !redis.url.to_ascii_lowercase().contains("password="),
+            "must hold no password of sentinels either: they are asked without one",
+        );
+        // Keys and channels have it in braces, which say what a cluster keeps on one node.
+        self.require(
+            "redis.key_prefix",
+            !redis.key_prefix.is_empty()
+                && redis.key_prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:-".contains(&b)),
+            "must be letters, digits, `_`, `.`, `:` or `-`",
+        );
         self.between("redis.command_timeout_ms", redis.command_timeout_ms, 10, TIMEOUT_MS_MAX);
         let secret = fleet.secret.expose().len();
         self.require(

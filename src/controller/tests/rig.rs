@@ -228,6 +228,7 @@ impl Rig {
             tokens: None,
             audit: world.clone(),
             bus: bus.clone(),
+            buckets: None,
             clock: Arc::new(TestClock(tokio::time::Instant::now())),
             executor: runner.clone(),
             builder: runner.clone(),
