@@ -54,7 +54,8 @@ impl Node {
     /// As a process that was told to end.
     pub async fn end(&mut self, rig: &Rig) {
         assert!(self.worker.drain(SOON).await);
-        self.tasks.drain(..).for_each(|task| task.abort());
+        // All but the server, which ends by itself.
+        self.tasks.drain(1..).for_each(|task| task.abort());
         rig.local.roster.leave(self.id).await.unwrap();
         if let Some((serving, stop)) = self.serving.take() {
             let _ = stop.send(());
