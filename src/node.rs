@@ -51,7 +51,9 @@ pub enum StartError {
     Backend(&'static str),
     #[error("a controller finds its workers through Redis: set redis.url")]
     Roster,
-    #[error("fleet.advertise must be set: controllers can't reach a worker at {0}, which means any address")]
+    #[error(
+        "fleet.advertise must be set: this machine's own address can't be found, and controllers can't reach a worker at {0}"
+    )]
     Advertise(std::net::SocketAddr),
     #[error(transparent)]
     Secret(#[from] SecretError),

@@ -37,7 +37,9 @@ async fn a_cordoned_worker_takes_nothing_new_until_it_may_again() {
 #[tokio::test]
 async fn a_worker_that_is_told_to_drain_finishes_and_ends() {
     let mut daemon = Daemon::start().await;
-    daemon.deploy_python("slow", "import time\ndef handler(event, context):\n    time.sleep(2)\n    return event\n").await;
+    daemon
+        .deploy_python("slow", "import time\ndef handler(event, context):\n    time.sleep(2)\n    return event\n")
+        .await;
     let id = worker(&daemon).await["id"].as_str().expect("an id").to_owned();
     let running = tokio::spawn({
         let call = daemon.run("slow", &json!(5));

@@ -43,9 +43,8 @@ async fn a_function_that_fails_is_not_tried_again_where_its_caller_waits() {
 async fn one_key_is_one_call_through_the_queue_too() {
     let daemon = daemon().await;
     daemon.deploy_python("f", "import uuid\ndef handler(event, context):\n    return str(uuid.uuid4())\n").await;
-    let call = async || -> Value {
-        daemon.run("f", &json!(1)).header("idempotency-key", "k1").send().await.expect(200)
-    };
+    let call =
+        async || -> Value { daemon.run("f", &json!(1)).header("idempotency-key", "k1").send().await.expect(200) };
     let (first, again, third) = tokio::join!(call(), call(), call());
     assert_eq!(first["requestId"], again["requestId"]);
     assert_eq!(first["result"], again["result"]);

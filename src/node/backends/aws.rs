@@ -55,7 +55,8 @@ pub(super) async fn open(
     let lock = DataLock::take(&config.data_dir)?;
     let sdk = client::load(&config.aws).await;
     let cache: &Path = &config.data_dir.join("artifacts");
-    let artifacts = Artifacts::open(&sdk, &config.aws, cache, clock.clone()).map_err(step("open the artifact cache"))?;
+    let artifacts =
+        Artifacts::open(&sdk, &config.aws, cache, clock.clone()).map_err(step("open the artifact cache"))?;
     let artifacts = Arc::new(artifacts);
     let store = DynamoDb::open(&sdk, config, clock.clone(), vault, artifacts.clone(), metrics)
         .map_err(step("register the store's metrics"))?;
