@@ -283,7 +283,8 @@ impl Node {
             drop(controls);
             backends.close().await;
             let _ = std::fs::remove_file(config.data_dir.join("address"));
-            if let Some(instance) = instance
+            if name.starts_with(notices::INSTANCE)
+                && let Some(instance) = instance
                 && let Err(error) = instance.done().await
             {
                 tracing::debug!(%error, "nobody was told that this instance may end");

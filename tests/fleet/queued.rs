@@ -20,7 +20,7 @@ async fn a_call_through_the_queue_answers_its_caller_with_the_whole_record() {
         assert_eq!(record["attempt"], 1);
         let total = record["timings"]["totalMs"].as_f64().expect("a number");
         let queue = record["timings"]["queueMs"].as_f64().expect("a number");
-        assert!(queue > 0.0 && queue <= total, "it waited in the queue, and says so: {record}");
+        assert!(queue >= 0.0 && queue <= total, "the queue is part of the whole: {record}");
         let stored = daemon.status(record["requestId"].as_str().expect("an id")).await;
         assert_eq!(stored["result"], record["result"], "{stored}");
     }
