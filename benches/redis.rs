@@ -70,6 +70,7 @@ fn view(n: u128) -> WorkerView {
         waiting: 1,
         capacity: 16,
         load: 0.5625,
+        mean_ms: 12.5,
         last_seen: Timestamp(0),
     }
 }

@@ -9,7 +9,8 @@ pub mod key_set_file;
 pub mod key_set_web;
 pub mod local;
 pub mod local_vault;
-pub(crate) mod private_files;
+pub mod logged;
+mod private_files;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod sealed_env;

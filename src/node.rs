@@ -49,9 +49,9 @@ const EXIT_USAGE: u8 = 2;
 pub enum StartError {
     #[error("backend = \"{0}\" can't be opened by this build; run role = \"both\" with backend = \"embedded\"")]
     Backend(&'static str),
-    #[error("a controller finds its workers through Redis: set redis.url")]
-    Roster,
-    #[error("fleet.advertise must be set: controllers can't reach a worker at {0}, which means any address")]
+    #[error(
+        "fleet.advertise must be set: this machine's own address can't be found, and controllers can't reach a worker at {0}"
+    )]
     Advertise(std::net::SocketAddr),
     #[error(transparent)]
     Secret(#[from] SecretError),
@@ -146,7 +146,7 @@ fn raise_open_files() {
 impl StartError {
     /// Whether the configuration asks for what can't be had.
     fn is_usage(&self) -> bool {
-        matches!(self, StartError::Backend(_) | StartError::Roster | StartError::Advertise(_))
+        matches!(self, StartError::Backend(_) | StartError::Advertise(_))
     }
 }
 
@@ -283,7 +283,8 @@ impl Node {
             drop(controls);
             backends.close().await;
             let _ = std::fs::remove_file(config.data_dir.join("address"));
-            if let Some(instance) = instance
+            if name.starts_with(notices::INSTANCE)
+                && let Some(instance) = instance
                 && let Err(error) = instance.done().await
             {
                 tracing::debug!(%error, "nobody was told that this instance may end");

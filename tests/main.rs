@@ -11,6 +11,7 @@ mod contract;
 mod delivery;
 #[cfg(feature = "aws")]
 mod emulated;
+mod fleet;
 mod house;
 mod isolation;
 mod policies;

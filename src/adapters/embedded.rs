@@ -105,6 +105,18 @@ impl From<rusqlite::Error> for OpenError {
     }
 }
 
+/// A data directory in the hands of one process, for a node that keeps nothing but caches in it. The directory is made if need be.
+pub struct DataLock(#[allow(dead_code, reason = "held")] std::fs::File);
+
+impl DataLock {
+    /// # Errors
+    /// If another process has it, or it can't be made.
+    pub fn take(data_dir: &Path) -> Result<Self, OpenError> {
+        private_dir(data_dir).map_err(|cause| OpenError::io("prepare the data directory", data_dir, cause))?;
+        lock::lock(data_dir).map(Self)
+    }
+}
+
 /// The open store: a handle for each port. The handles stay usable until [`Embedded::close`].
 pub struct Embedded {
     pub invocations: Arc<dyn InvocationStore>,

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::Path;
 
 /// Makes the directory, or makes sure that nobody but its owner enters it.
-pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
+pub(super) fn private_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     let owner = fs::metadata(path)?.uid();
     if owner != nix::unistd::geteuid().as_raw() {

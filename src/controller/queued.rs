@@ -32,9 +32,12 @@ impl Controller {
         durability: Durability,
     ) -> Ended {
         let id = invocation.id;
-        feed.move_away();
         let ended = match self.queue_call(&invocation, durability).await {
-            Ok(()) => self.await_stored(&invocation, feed).await,
+            Ok(()) => {
+                // From now on the store knows of it, and whoever follows it asks there.
+                feed.move_away();
+                self.await_stored(&invocation, feed).await
+            }
             Err(error) => Err(error),
         };
         if let Ok(stored) = &ended {

@@ -18,7 +18,7 @@ use super::tls::FleetTls;
 use super::wire;
 
 /// A worker that is there answers at once; one that is not is better found out soon.
-const CONNECT_FOR: Duration = Duration::from_secs(1);
+const CONNECT_FOR: Duration = Duration::from_secs(2);
 /// How often a connection is asked whether its other end is still there, and for how long it may be silent then. A worker behind a
 /// broken network is noticed within both together, and what it had is begun again elsewhere.
 const ALIVE_EVERY: Duration = Duration::from_secs(2);

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use crate::domain::ids::{VersionKey, WorkerId};
 use crate::domain::placement::{self, Candidate};
 use crate::ports::clock::Clock;
@@ -28,11 +30,13 @@ pub(super) struct Links {
     ways: Arc<Ways>,
     /// The worker of this process, which nobody here calls over the network.
     own: Option<WorkerId>,
+    /// Somebody was met who is not known.
+    sooner: Notify,
 }
 
 impl Links {
     pub fn new(ways: Ways, own: Option<WorkerId>) -> Self {
-        Self { known: RwLock::default(), ways: Arc::new(ways), own }
+        Self { known: RwLock::default(), ways: Arc::new(ways), own, sooner: Notify::new() }
     }
 
     /// What the roster says now. Links to who is still there stay as they are.
@@ -53,8 +57,13 @@ impl Links {
         self.read().views.clone()
     }
 
+    /// One that is not known yet may have come since the last reading, which is not waited for then.
     pub fn get(&self, worker: WorkerId) -> Option<Arc<Link>> {
-        self.read().links.get(&worker).cloned()
+        let known = self.read().links.get(&worker).cloned();
+        if known.is_none() && Some(worker) != self.own {
+            self.sooner.notify_one();
+        }
+        known
     }
 
     /// Those that may be called now, in the order in which they are to be asked. Who failed lately comes only where nobody else is.
@@ -113,7 +122,8 @@ pub(super) async fn follow(links: Weak<Links>, roster: Arc<dyn Roster>, clock: A
                 }
             }
         }
-        drop(links);
-        tokio::time::sleep(READ_EVERY).await;
+        // At most so often, whatever is asked for.
+        tokio::time::sleep(READ_EVERY / 10).await;
+        let _ = tokio::time::timeout(READ_EVERY * 9 / 10, links.sooner.notified()).await;
     }
 }

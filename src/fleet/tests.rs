@@ -1,4 +1,5 @@
 //! Controllers and workers over loopback: real workers on sandboxes that do what their payload says, real connections between them.
 
+mod certificates;
 mod rig;
 mod ways;

@@ -1,11 +1,12 @@
 //! Where a node keeps what it keeps, and what it shares with others: the ports, filled by what the configuration names.
 
+#[cfg(feature = "aws")]
+mod aws;
+
 use std::sync::Arc;
 
 use crate::adapters::embedded::Embedded;
-use crate::adapters::local::bus::LocalBus;
 use crate::adapters::local_vault::LocalVault;
-use crate::adapters::private_files::private_dir;
 #[cfg(feature = "redis")]
 use crate::adapters::redis::Redis;
 use crate::config::{Backend, Config};
@@ -52,10 +53,11 @@ pub(super) struct Backends {
 }
 
 /// What has to be closed at the end.
+#[derive(Default)]
 struct Opened {
     embedded: Option<Embedded>,
     #[cfg(feature = "aws")]
-    records: Option<crate::adapters::aws::dynamodb::DynamoDb>,
+    aws: Option<aws::Opened>,
     #[cfg(feature = "redis")]
     _redis: Option<Redis>,
 }
@@ -69,7 +71,10 @@ impl Backends {
     ) -> Result<Self, StartError> {
         let mut backends = match config.backend {
             Backend::Embedded => embedded(config, clock, vault, metrics).await?,
-            Backend::Aws => aws(config, clock, vault, metrics).await?,
+            #[cfg(feature = "aws")]
+            Backend::Aws => aws::open(config, clock, vault, metrics).await?,
+            #[cfg(not(feature = "aws"))]
+            Backend::Aws => return Err(StartError::Backend("aws")),
         };
         backends.share(config, metrics)?;
         Ok(backends)
@@ -86,7 +91,8 @@ impl Backends {
         self.shared.claims = Some(redis.claims.clone());
         self.shared.roster = Some(redis.roster.clone());
         self.shared.locks = Some(redis.locks.clone());
-        self.shared.buckets = Some(redis.buckets.clone());
+        // A node that is alone keeps its limits itself.
+        self.shared.buckets = (config.backend == Backend::Aws).then(|| redis.buckets.clone());
         self.opened._redis = Some(redis);
         Ok(())
     }
@@ -103,8 +109,8 @@ impl Backends {
             store.close().await;
         }
         #[cfg(feature = "aws")]
-        if let Some(records) = self.opened.records {
-            records.close().await;
+        if let Some(store) = self.opened.aws {
+            store.close().await;
         }
     }
 }
@@ -131,69 +137,6 @@ async fn embedded(
         artifacts: store.artifacts.clone(),
         bus: store.bus.clone(),
         shared: Shared::default(),
-        opened: Opened {
-            embedded: Some(store),
-            #[cfg(feature = "aws")]
-            records: None,
-            #[cfg(feature = "redis")]
-            _redis: None,
-        },
+        opened: Opened { embedded: Some(store), ..Opened::default() },
     })
-}
-
-/// Artifacts that were read lie below the data directory, each node's its own.
-#[cfg(feature = "aws")]
-async fn aws(
-    config: &Config,
-    clock: Arc<dyn Clock>,
-    vault: Arc<LocalVault>,
-    metrics: &prometheus::Registry,
-) -> Result<Backends, StartError> {
-    use crate::adapters::aws;
-    use super::step;
-
-    private_dir(&config.data_dir).map_err(step("prepare the data directory"))?;
-    let sdk = aws::client::load(&config.aws).await;
-    let cache = config.data_dir.join("artifact-cache");
-    let artifacts: Arc<dyn ArtifactStore> = Arc::new(
-        aws::s3::Artifacts::open(&sdk, &config.aws, &cache, clock.clone()).map_err(step("open the artifact cache"))?,
-    );
-    let records = aws::dynamodb::DynamoDb::open(&sdk, config, clock.clone(), vault, artifacts.clone(), metrics)
-        .map_err(step("open the store"))?;
-    let letters = records.dead_letters.clone();
-    let counts = aws::sqs::metrics::Metrics::new(metrics).map_err(step("register the queue's metrics"))?;
-    let queue = aws::sqs::Queue::open(&sdk, config, letters.clone(), artifacts.clone(), clock.clone(), counts)
-        .map_err(step("open the queue"))?;
-    let namespace = &config.aws.metrics_namespace;
-    let signal = (!namespace.is_empty())
-        .then(|| Arc::new(aws::cloudwatch::CloudWatch::new(&sdk, namespace)) as Arc<dyn Signal>);
-    let instance = aws::instance::Ec2::new(&sdk, None, None, clock).map_err(step("ask the instance's metadata"))?;
-    Ok(Backends {
-        invocations: records.invocations.clone(),
-        queue: Arc::new(queue),
-        dead_letters: letters,
-        registry: records.registry.clone(),
-        keys: records.keys.clone(),
-        lessons: records.lessons.clone(),
-        artifacts,
-        bus: Arc::new(LocalBus::new()),
-        shared: Shared { signal, instance: Some(Arc::new(instance)), ..Shared::default() },
-        opened: Opened {
-            embedded: None,
-            records: Some(records),
-            #[cfg(feature = "redis")]
-            _redis: None,
-        },
-    })
-}
-
-/// The configuration is refused before this is asked.
-#[cfg(not(feature = "aws"))]
-async fn aws(
-    _config: &Config,
-    _clock: Arc<dyn Clock>,
-    _vault: Arc<LocalVault>,
-    _metrics: &prometheus::Registry,
-) -> Result<Backends, StartError> {
-    Err(StartError::Backend("aws"))
 }

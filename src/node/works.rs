@@ -1,6 +1,6 @@
 //! The worker's role: sandboxes, the worker on them, and in a fleet of its own processes what controllers call it through.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -149,11 +149,24 @@ impl Door {
 
 /// What controllers are to call this worker by.
 pub(super) fn advertised(config: &Config, listens: SocketAddr) -> Result<String, StartError> {
-    match config.fleet.advertise.is_empty() {
-        false => Ok(config.fleet.advertise.clone()),
-        true if listens.ip().is_unspecified() => Err(StartError::Advertise(listens)),
-        true => Ok(listens.to_string()),
+    if !config.fleet.advertise.is_empty() {
+        return Ok(config.fleet.advertise.clone());
     }
+    if !listens.ip().is_unspecified() {
+        return Ok(listens.to_string());
+    }
+    let own = own_address(listens.is_ipv6()).ok_or(StartError::Advertise(listens))?;
+    Ok(SocketAddr::new(own, listens.port()).to_string())
+}
+
+/// This machine's address on the way to others. Nothing is sent there: a datagram socket only picks its way.
+fn own_address(is_ipv6: bool) -> Option<IpAddr> {
+    // Addresses for documentation (RFC 5737, RFC 3849): nobody's, and so reached by the default route.
+    let (any, far) = if is_ipv6 { ("[::]:0", "[2001:db8::1]:9") } else { ("0.0.0.0:0", "192.0.2.1:9") };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(far).ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_unspecified()).then_some(address)
 }
 
 /// Ends a task that outlives its use.

@@ -56,7 +56,30 @@ impl End {
     }
 }
 
+/// Between two looks for jobs that the queue put aside by itself.
+const GIVEN_UP_EVERY: Duration = Duration::from_secs(30);
+const GIVEN_UP_MAX: usize = 16;
+
 impl Worker {
+    /// Buries what no worker came to an end with, now and then; for ever.
+    pub(super) async fn bury_given_up(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(GIVEN_UP_EVERY).await;
+            if *self.phase.borrow() > Phase::Active {
+                continue;
+            }
+            match self.queue.given_up(GIVEN_UP_MAX).await {
+                Ok(leases) => {
+                    for lease in leases {
+                        let end = self.lost_for_good(lease.job.mode, "no worker that had it came to an end with it");
+                        self.settle(&lease, None, end).await;
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "jobs that were put aside can't be read"),
+            }
+        }
+    }
+
     pub(super) async fn run_job(&self, lease: Lease) {
         let id = lease.job.invocation;
         if *self.phase.borrow() > Phase::Active {

@@ -28,6 +28,7 @@ pub fn view(id: WorkerId) -> WorkerView {
         waiting: 1,
         capacity: 16,
         load: 0.1875,
+        mean_ms: 0.0,
         // Nobody believes it.
         last_seen: Timestamp(0),
     }

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_config::imds;
 use aws_config::imds::client::error::ImdsError;
+use aws_config::provider_config::ProviderConfig;
 use tokio::sync::OnceCell;
 
 use crate::ports::Unavailable;
@@ -50,7 +51,10 @@ impl Ec2 {
         groups: Option<&str>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, Unavailable> {
+        // Built without the SDK's own client, it has none unless it is given one.
+        let client = ProviderConfig::without_region().with_http_client(super::client::http_client());
         let mut builder = imds::Client::builder()
+            .configure(&client)
             .max_attempts(TRIES_MAX)
             .connect_timeout(CONNECT_MAX)
             .read_timeout(READ_MAX)

@@ -186,15 +186,21 @@ impl Fleet {
         watch: &mut Option<Watch>,
     ) -> Option<Stop> {
         let version = invocation.version.key();
-        if let Some((worker, claim)) = self.find_claim(version).await
-            && let Some(stop) = self.stop_at(worker, claim, trip)
-        {
+        let found = self.find_claim(version).await;
+        let stop = found.and_then(|(worker, claim)| {
+            let stop = self.stop_at(worker, claim, trip);
+            if stop.is_none() {
+                self.keep_unknown(version, worker);
+            }
+            stop
+        });
+        if let Some(stop) = stop {
             let withdrawn = link.ask::<Done>(wire::WITHDRAW, &IdHead { id: invocation.id }).await;
             if matches!(withdrawn, Ok(Done { done: true })) {
                 return Some(Stop { stolen: true, ..stop });
             }
             // It runs by now: the claim is somebody else's luck.
-            self.held.keep(version, worker, self.now());
+            self.held.keep(version, stop.link.worker, self.now());
             *watch = None;
             return None;
         }

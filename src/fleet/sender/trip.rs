@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::ids::WorkerId;
+use crate::domain::ids::{VersionKey, WorkerId};
 use crate::domain::invocation::Invocation;
 use crate::domain::outcome::{Outcome, StartType};
 use crate::ports::executor::ExecuteError;
@@ -166,12 +166,20 @@ impl Fleet {
         while trip.claims_left > 0 {
             trip.claims_left -= 1;
             let Some((worker, claim)) = self.find_claim(version).await else { break };
-            if let Some(stop) = self.stop_at(worker, claim, trip) {
-                return Some(stop);
+            match self.stop_at(worker, claim, trip) {
+                Some(stop) => return Some(stop),
+                None => self.keep_unknown(version, worker),
             }
         }
         let mut links = self.links.candidates(version, &trip.tried, 1, self.now());
         Some(Stop { link: links.pop()?, claim: Claim::None, stolen: false })
+    }
+
+    /// A claim of a worker that is not known yet is good in a moment.
+    pub(super) fn keep_unknown(&self, version: VersionKey, worker: WorkerId) {
+        if self.links.get(worker).is_none() {
+            self.held.keep(version, worker, self.now());
+        }
     }
 
     /// `None`: that worker is not known, or has had its try.

@@ -17,7 +17,7 @@ use crate::domain::function::{Runtime, Version};
 use crate::domain::ids::{InvocationId, WorkerId};
 use crate::domain::invocation::{Invocation, Mode};
 use crate::domain::outcome::Outcome;
-use crate::fleet::{self, Access, Fleet, FleetPorts, Secret, Server};
+use crate::fleet::{self, Access, Fleet, FleetPorts, FleetTls, Secret, Server};
 use crate::ports::clock::Clock;
 use crate::ports::executor::{ExecuteError, Executor, Host};
 use crate::ports::sandbox::LogSink;
@@ -54,7 +54,8 @@ impl Node {
     /// As a process that was told to end.
     pub async fn end(&mut self, rig: &Rig) {
         assert!(self.worker.drain(SOON).await);
-        self.tasks.drain(..).for_each(|task| task.abort());
+        // All but the server, which ends by itself.
+        self.tasks.drain(1..).for_each(|task| task.abort());
         rig.local.roster.leave(self.id).await.unwrap();
         if let Some((serving, stop)) = self.serving.take() {
             let _ = stop.send(());
@@ -116,7 +117,7 @@ impl Rig {
         worker.start();
         let server = self.server(worker.clone(), id, &config, metrics);
         let (stop, stopped) = oneshot::channel();
-        let serving = tokio::spawn(fleet::serve(listener, server.clone(), None, async {
+        let serving = tokio::spawn(fleet::serve(listener, server.clone(), FleetTls::open(&config).unwrap(), async {
             let _ = stopped.await;
         }));
         let beating = tokio::spawn(fleet::beat(worker.clone(), self.local.roster.clone(), Duration::from_millis(200)));
@@ -147,21 +148,27 @@ impl Rig {
 
     /// A controller's executor, once it knows of `workers`.
     pub async fn fleet(&self, workers: usize) -> (Arc<Fleet>, Arc<fleet::Metrics>) {
-        self.fleet_with(SECRET, workers).await
+        self.fleet_of(&self.config, workers).await
     }
 
     pub async fn fleet_with(&self, secret: &str, workers: usize) -> (Arc<Fleet>, Arc<fleet::Metrics>) {
+        let mut config = self.config.clone();
+        config.fleet.secret = secret.into();
+        self.fleet_of(&config, workers).await
+    }
+
+    pub async fn fleet_of(&self, config: &Config, workers: usize) -> (Arc<Fleet>, Arc<fleet::Metrics>) {
         let metrics = Arc::new(fleet::Metrics::new(&prometheus::Registry::new()));
         let ports = FleetPorts {
             claims: Some(self.local.claims.clone()),
             roster: self.local.roster.clone(),
             clock: self.clock.clone(),
             metrics: metrics.clone(),
-            secret: Secret::new(secret).unwrap(),
-            tls: None,
+            secret: Secret::open(&config.fleet).unwrap(),
+            tls: FleetTls::open(config).unwrap(),
             own: None,
         };
-        let fleet = Fleet::new(ports, Arc::new(self.config.clone()));
+        let fleet = Fleet::new(ports, Arc::new(config.clone()));
         until("the workers are known", || fleet.others().len() == workers).await;
         (fleet, metrics)
     }

@@ -10,6 +10,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::config::Config;
 use crate::domain::ids::{InvocationId, Owner, VersionKey};
+use crate::domain::invocation::Mode;
 use crate::domain::job::{DeadLetter, Job, Payload};
 use crate::domain::page::Page;
 use crate::domain::time::Timestamp;
@@ -190,6 +191,8 @@ impl Letters {
                 payload,
                 model_id: item.maybe_text("model").map(ToOwned::to_owned),
                 accepted_at: item.time("accepted")?,
+                // Nobody waits for a letter's job any more.
+                mode: Mode::Async,
             },
             attempts: item.small("attempts")?,
             reason: item.text("reason")?.to_owned(),

@@ -123,6 +123,7 @@ mod tests {
             payload: Payload::Inline(Bytes::new()),
             model_id: None,
             accepted_at: Timestamp(0),
+            mode: crate::domain::invocation::Mode::Async,
         };
         let (source, since, receipt) = (Source::Jobs, Duration::ZERO, String::new());
         Held { message: Message::new(job), receipt, source, attempt: 1, since, until }

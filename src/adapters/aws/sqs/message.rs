@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::ids::{Digest, FunctionId, InvocationId, Owner, VersionKey};
+use crate::domain::invocation::Mode;
 use crate::domain::job::{Job, Payload};
 use crate::domain::time::Timestamp;
 
@@ -37,11 +38,21 @@ struct Head {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     model_id: Option<String>,
     accepted_ms: u64,
+    #[serde(default = "nobody_waits", skip_serializing_if = "is_async")]
+    mode: Mode,
     #[serde(default, skip_serializing_if = "is_zero")]
     attempts: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     not_before_ms: Option<u64>,
     payload: Place,
+}
+
+fn nobody_waits() -> Mode {
+    Mode::Async
+}
+
+fn is_async(mode: &Mode) -> bool {
+    *mode == Mode::Async
 }
 
 fn is_zero(number: &u32) -> bool {
@@ -74,7 +85,7 @@ impl Message {
     }
 
     pub fn encode(&self) -> String {
-        let Job { invocation, owner, version, payload, model_id, accepted_at } = &self.job;
+        let Job { invocation, owner, version, payload, model_id, accepted_at, mode } = &self.job;
         let (place, text) = match (self.beside, payload) {
             (Some(digest), _) => (Place::Beside(digest), None),
             (None, Payload::Stored(digest)) => (Place::Stored(*digest), None),
@@ -91,6 +102,7 @@ impl Message {
             version: version.number,
             model_id: model_id.clone(),
             accepted_ms: accepted_at.as_millis(),
+            mode: *mode,
             attempts: self.attempts,
             not_before_ms: self.not_before.map(Timestamp::as_millis),
             payload: place,
@@ -132,6 +144,7 @@ impl Message {
             payload,
             model_id: head.model_id,
             accepted_at: Timestamp(head.accepted_ms),
+            mode: head.mode,
         };
         Ok(Self { job, attempts: head.attempts, not_before: head.not_before_ms.map(Timestamp), beside })
     }
@@ -147,7 +160,7 @@ mod tests {
         let version = VersionKey { function: FunctionId(Uuid::from_u128(2)), number: 3 };
         let invocation = InvocationId(Uuid::from_u128(1));
         let (owner, accepted_at) = (Owner::new("ann"), Timestamp(1_763_776_800_123));
-        Message::new(Job { invocation, owner, version, payload, model_id: None, accepted_at })
+        Message::new(Job { invocation, owner, version, payload, model_id: None, accepted_at, mode: Mode::Sync })
     }
 
     #[test]
