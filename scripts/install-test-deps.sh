@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# What the tests need: what a run needs, make for `.ci/run`, Prometheus with its promtool to read the metrics, and Redis with a clock that can be put
-# forward.
+# What the tests need: what a run needs, make for `.ci/run`, Redis, and Prometheus with its promtool to read the metrics.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/packages.sh
@@ -13,7 +12,6 @@ need prometheus prometheus
 # The server itself, by another name, and no service.
 need redis-check-rdb redis-tools
 need setpriv util-linux
-need faketime faketime
 python3 -m pip --version >/dev/null 2>&1 || MISSING_PACKAGES+=(python3-pip)
 install_missing
 
