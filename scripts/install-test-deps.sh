@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What the tests need: what a run needs, make for `.ci/run`, Prometheus with its promtool to read the metrics, Redis with a clock that can be
-# put forward, and what reads units, image and scripts.
+# What the tests need: what a run needs, make for `.ci/run`, Redis, Prometheus with its promtool to read the metrics, and what reads units,
+# image and scripts.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/packages.sh
@@ -14,7 +14,6 @@ need ip iproute2 -V
 # The server itself, by another name, and no service.
 need redis-check-rdb redis-tools
 need setpriv util-linux
-need faketime faketime
 need packer packer
 need shellcheck shellcheck
 need systemd-analyze systemd

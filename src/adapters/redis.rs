@@ -80,7 +80,8 @@ impl Redis {
         let timeout = Duration::from_millis(config.command_timeout_ms);
         let commands = Commands::new(&clients.commands, timeout, metrics.clone());
         let prefix: Arc<str> = config.key_prefix.as_str().into();
-        let (bus, sender) = bus::RedisBus::new(prefix.clone(), Uuid::new_v4(), commands.clone(), metrics.clone());
+        let node = Uuid::new_v4();
+        let (bus, sender) = bus::RedisBus::new(prefix.clone(), node, commands.clone(), metrics.clone());
         let health = watch::Watch::new(metrics.clone());
         // All listen before anything connects: no first event is missed.
         tasks.spawn(sender);
@@ -91,7 +92,7 @@ impl Redis {
         Ok(Self {
             claims: Arc::new(claims::RedisClaims::new(prefix.clone(), commands.clone())),
             roster: Arc::new(roster::RedisRoster::new(prefix.clone(), commands.clone())),
-            buckets: Arc::new(buckets::RedisBuckets::new(prefix.clone(), commands.clone())),
+            buckets: Arc::new(buckets::RedisBuckets::new(prefix.clone(), node, commands.clone())),
             locks: Arc::new(locks::RedisLocks::new(prefix, commands)),
             bus,
             health,

@@ -42,13 +42,6 @@ impl RateLimiter {
         config.enabled.then(|| Self { rate, shards: std::array::from_fn(|_| Mutex::default()), shared })
     }
 
-    /// While shared buckets don't answer, each of so many controllers allows its part of the rate.
-    pub fn share_among(&self, controllers: u32) {
-        if let Some(shared) = &self.shared {
-            shared.share_among(controllers);
-        }
-    }
-
     /// Takes a token. Waits only where buckets are shared and none of the caller's tokens is here: for one draw.
     pub async fn take(&self, identity: &Identity, now: Duration) -> Grant {
         let Some(shared) = &self.shared else { return self.take_here(identity, self.rate, now) };

@@ -30,7 +30,8 @@ pub async fn nodes_draw_from_one_bucket<W: SharedWorld>() {
 }
 
 async fn a_draw_says_when_there_is_more<W: SharedWorld>() {
-    let node = W::open().await.node().await;
+    let world = W::open().await;
+    let node = world.node().await;
     let began = Instant::now();
     let all = node.buckets.draw(&ANN, SLOW, 100).await.unwrap();
     assert_eq!((all.tokens, all.remaining), (100, 0));
@@ -76,7 +77,8 @@ pub async fn together_never_more_than_burst_and_rate_allow<W: SharedWorld>() {
 }
 
 async fn a_changed_rate_holds_at_once<W: SharedWorld>() {
-    let node = W::open().await.node().await;
+    let world = W::open().await;
+    let node = world.node().await;
     let big = Rate { per_second: u32::MAX, burst: u32::MAX };
     let drawn = node.buckets.draw(&ANN, big, 1_000_000).await.unwrap();
     assert_eq!((drawn.tokens, drawn.remaining), (1_000_000, u32::MAX - 1_000_000));

@@ -38,7 +38,8 @@ pub async fn every_listener_hears_everything_in_order<W: SharedWorld>() {
 }
 
 async fn a_late_listener_hears_only_what_follows<W: SharedWorld>() {
-    let node = W::open().await.node().await;
+    let world = W::open().await;
+    let node = world.node().await;
     node.bus.publish(News::Cancel(invocation_id()));
     let mut listener = node.bus.subscribe();
     let news = News::Finished(invocation_id());
@@ -71,7 +72,8 @@ async fn many_at_once_come_in_order<W: SharedWorld>() {
 }
 
 async fn a_slow_listener_is_told_that_it_missed_news<W: SharedWorld>() {
-    let node = W::open().await.node().await;
+    let world = W::open().await;
+    let node = world.node().await;
     let mut listener = node.bus.subscribe();
     for _ in 0..100_000 {
         node.bus.publish(News::Cancel(invocation_id()));
@@ -82,7 +84,8 @@ async fn a_slow_listener_is_told_that_it_missed_news<W: SharedWorld>() {
 }
 
 async fn silence_pends<W: SharedWorld>() {
-    let node = W::open().await.node().await;
+    let world = W::open().await;
+    let node = world.node().await;
     let mut listener = node.bus.subscribe();
     assert!(tokio::time::timeout(Duration::from_millis(50), listener.next()).await.is_err());
 }

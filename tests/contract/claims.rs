@@ -66,7 +66,8 @@ pub async fn no_two_takers_get_one_claim<W: SharedWorld>() {
 }
 
 pub async fn a_worker_withdraws_its_own<W: SharedWorld>() {
-    let node = W::open().await.node().await;
+    let world = W::open().await;
+    let node = world.node().await;
     let (version, ann, bob) = (version(), worker_id(), worker_id());
     assert_eq!(node.claims.withdraw(version, ann, 1).await.unwrap(), 0);
     node.claims.offer(version, ann, 3).await.unwrap();
@@ -111,7 +112,8 @@ async fn what_was_forgotten_does_not_come_back<W: SharedWorld>() {
 }
 
 async fn the_oldest_beyond_the_bound_go<W: SharedWorld>() {
-    let node = W::open().await.node().await;
+    let world = W::open().await;
+    let node = world.node().await;
     let (version, ann, bob) = (version(), worker_id(), worker_id());
     node.claims.offer(version, ann, 10).await.unwrap();
     node.claims.offer(version, bob, CLAIMS_MAX - 1).await.unwrap();

@@ -8,6 +8,7 @@ use faasd::adapters::redis::{OpenError, Redis};
 use faasd::config;
 use faasd::domain::ids::VersionKey;
 use faasd::domain::rate::Rate;
+use faasd::ports::buckets::SHARES_FOR;
 use faasd::ports::bus::{News, Subscription};
 
 use crate::support::certificates::Authority;
@@ -15,7 +16,7 @@ use crate::support::redis::{Builder, RedisServer, Sentinel, free_port};
 
 use super::roster::view;
 use super::samples::{function_id, invocation_id, worker_id};
-use super::shared::{ClusterWorld, Node, SharedWorld, patient};
+use super::shared::{ClusterWorld, Node, RedisWorld, SharedWorld, patient};
 use super::{buckets, bus, claims, locks, roster};
 
 /// What a node has to do and to give in keys, channels and commands of an ACL: as docs/redis.md says.
@@ -33,11 +34,15 @@ fn hasty(url: String) -> config::Redis {
     config::Redis { url, command_timeout_ms: TIMEOUT.as_millis() as u64, ..config::Redis::default() }
 }
 
-/// One command of each port. How many failed.
+/// What [`one_of_each`] sends.
+const COMMANDS: usize = 10;
+
+/// Commands of each port. How many failed.
 async fn one_of_each(node: &Node) -> usize {
     let version = VersionKey { function: function_id(), number: 1 };
     let worker = worker_id();
     let results = [
+        node.buckets.sharers().await.map(drop),
         node.claims.offer(version, worker, 2).await,
         node.claims.take(version).await.map(drop),
         node.claims.withdraw(version, worker, 1).await.map(drop),
@@ -131,7 +136,7 @@ async fn tls_trusts_the_authority_it_is_told() {
     let mistaken = Node::open(&config::Redis { ca_file: other.display().to_string(), ..hasty(server.url()) });
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(!mistaken.redis().health().is_up);
-    assert_eq!(one_of_each(&mistaken).await, 9);
+    assert_eq!(one_of_each(&mistaken).await, COMMANDS);
 
     let absent = config::Redis { ca_file: "/nowhere/ca.pem".to_owned(), ..patient(server.url()) };
     let refused = Redis::open(&absent, &prometheus::Registry::new()).err().unwrap();
@@ -156,7 +161,7 @@ async fn a_password_that_was_wrong_is_tried_again() {
     let config = config::Redis { username: "faasd".to_owned(), password: "new".into(), ..hasty(server.url()) };
     let node = Node::open(&config);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(one_of_each(&node).await, 9);
+    assert_eq!(one_of_each(&node).await, COMMANDS);
     assert_eq!(server.ask(&["ACL", "SETUSER", "faasd", ">new"]), "+OK");
     node.wait_up().await;
     assert_eq!(one_of_each(&node).await, 0);
@@ -168,7 +173,7 @@ async fn a_node_starts_without_redis() {
     let began = Instant::now();
     let node = Node::open(&hasty(format!("redis://127.0.0.1:{port}")));
     assert!(began.elapsed() < COMMAND_LIMIT);
-    assert_eq!(one_of_each(&node).await, 9);
+    assert_eq!(one_of_each(&node).await, COMMANDS);
     let health = node.redis().health();
     assert!(!health.is_up && health.latency.is_none(), "{health:?}");
     // Its own news reach itself all the same.
@@ -208,8 +213,8 @@ async fn redis_dies_and_comes_back_twice_under_load() {
         here.wait_down().await;
         there.wait_down().await;
         let began = Instant::now();
-        assert_eq!(one_of_each(&here).await, 9);
-        assert!(began.elapsed() < COMMAND_LIMIT, "nine commands failed in {:?}", began.elapsed());
+        assert_eq!(one_of_each(&here).await, COMMANDS);
+        assert!(began.elapsed() < COMMAND_LIMIT, "its commands failed in {:?}", began.elapsed());
         server.restart();
         for listener in &mut listeners {
             hears_that_news_were_missed(listener).await;
@@ -236,6 +241,7 @@ async fn a_redis_that_says_nothing_is_given_up_in_time() {
     assert_eq!(one_of_each(&here).await, 0);
     let mut listener = there.bus.subscribe();
     server.freeze();
+    here.bus.publish(News::Finished(invocation_id()));
     let began = Instant::now();
     assert!(here.roster.workers().await.is_err());
     assert!(began.elapsed() < COMMAND_LIMIT, "{:?}", began.elapsed());
@@ -304,12 +310,25 @@ async fn what_is_left_behind_expires() {
     node.claims.offer(version, worker_id(), 2).await.unwrap();
     node.roster.beat(&view(worker_id())).await.unwrap();
     node.buckets.draw(&[3; 32], RATE, 50).await.unwrap();
+    node.buckets.sharers().await.unwrap();
     node.locks.acquire("lead", "ann", Duration::from_secs(60)).await.unwrap();
     let keys = server.ask(&["KEYS", "*"]);
-    assert_eq!(keys.lines().count(), 6, "{keys}");
+    assert_eq!(keys.lines().count(), 7, "{keys}");
     for key in keys.lines() {
         assert!(key.starts_with("{mine:"), "{key}");
         let left: i64 = server.ask(&["PTTL", key]).trim_start_matches(':').parse().unwrap();
         assert!(left > 0 || key.ends_with(":fence"), "{key} stays for ever");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_share_buckets_are_counted_while_they_live() {
+    let world = RedisWorld::open().await;
+    let (here, there) = (world.node().await, world.node().await);
+    assert_eq!(here.buckets.sharers().await.unwrap(), 1);
+    assert_eq!(there.buckets.sharers().await.unwrap(), 2);
+    world.pass(SHARES_FOR * 2 / 3).await;
+    assert_eq!(here.buckets.sharers().await.unwrap(), 2);
+    world.pass(SHARES_FOR * 2 / 3).await;
+    assert_eq!(here.buckets.sharers().await.unwrap(), 1);
 }

@@ -53,7 +53,8 @@ pub async fn every_node_sees_who_was_heard<W: SharedWorld>() {
 }
 
 pub async fn a_worker_that_left_is_not_listed<W: SharedWorld>() {
-    let node = W::open().await.node().await;
+    let world = W::open().await;
+    let node = world.node().await;
     let (stays, goes) = (view(worker_id()), view(worker_id()));
     node.roster.beat(&stays).await.unwrap();
     node.roster.beat(&goes).await.unwrap();

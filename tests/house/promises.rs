@@ -18,6 +18,11 @@ fn place(test: &str) -> Option<(std::path::PathBuf, &str)> {
     Some((place, name))
 }
 
+/// Whether the source has such a test, alone or for each world of a suite.
+fn declares(source: &str, name: &str) -> bool {
+    ["(", "<W: "].iter().any(|after| source.contains(&format!("fn {name}{after}")))
+}
+
 /// Of these tests, those that are not there.
 fn absent<'a>(tests: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let is_absent = |test: &&str| {
@@ -29,7 +34,7 @@ fn absent<'a>(tests: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
             let below = path.with_extension("").join("tests.rs");
             [path, beside, below]
                 .iter()
-                .any(|path| std::fs::read_to_string(path).is_ok_and(|source| source.contains(&format!("fn {name}("))))
+                .any(|path| std::fs::read_to_string(path).is_ok_and(|source| declares(&source, name)))
         })
     };
     tests.filter(is_absent).collect()

@@ -9,8 +9,10 @@ pub use groups::{Cluster, Sentinel};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -40,9 +42,10 @@ pub struct RedisServer {
 }
 
 impl Builder {
-    /// Options as in its configuration file: `--user`, `default off`.
+    /// Options as in its configuration file: `--user default off`, and nothing in it has a space.
     pub fn with(mut self, arguments: &[&str]) -> Self {
-        self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        let words = arguments.iter().flat_map(|argument| argument.split(' '));
+        self.arguments.extend(words.filter(|word| !word.is_empty()).map(ToOwned::to_owned));
         self
     }
 
@@ -123,14 +126,10 @@ impl RedisServer {
         }
         command.args(&self.builder.arguments);
         if self.builder.has_own_clock {
-            command
-                .env("LD_PRELOAD", faketime())
-                .env("FAKETIME_TIMESTAMP_FILE", self.shift_file())
-                .env("FAKETIME_NO_CACHE", "1")
-                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
             if !self.shift_file().exists() {
-                fs::write(self.shift_file(), "+0").expect("a file for the clock");
+                fs::write(self.shift_file(), 0i64.to_ne_bytes()).expect("a file for the clock");
             }
+            command.env("LD_PRELOAD", clock()).env("FAASD_TEST_CLOCK", self.shift_file());
         }
         let child = command.stdin(Stdio::null()).stdout(output).stderr(Stdio::null()).spawn();
         let child = self.child.insert(child.expect("setpriv of util-linux"));
@@ -155,10 +154,8 @@ impl RedisServer {
 
     /// Its clock is that much ahead of the machine's from now on.
     pub fn shift_clock(&self, by: Duration) {
-        // Read at each look at the clock, so never half-written.
-        let new = self.dir.path().join("clock.new");
-        fs::write(&new, format!("+{}", by.as_secs_f64())).expect("a file for the clock");
-        fs::rename(new, self.shift_file()).expect("a file for the clock");
+        let file = File::options().write(true).open(self.shift_file()).expect("the file of the clock");
+        file.write_all_at(&(by.as_micros() as i64).to_ne_bytes(), 0).expect("the file of the clock");
     }
 
     pub fn kill9(&mut self) {
@@ -217,11 +214,22 @@ fn program(dir: &Path) -> PathBuf {
     link
 }
 
-fn faketime() -> PathBuf {
-    let folders = fs::read_dir("/usr/lib").expect("/usr/lib").filter_map(Result::ok);
-    let found =
-        folders.map(|folder| folder.path().join("faketime/libfaketime.so.1")).find(|path: &PathBuf| path.exists());
-    found.expect("libfaketime: run scripts/install-test-deps.sh")
+/// The library with the clock that can be put forward, compiled once.
+fn clock() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let (new, library) = (folder.join(format!("clock-{}.so", std::process::id())), folder.join("clock.so"));
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/redis/clock.c");
+        let made = Command::new("cc")
+            .args(["-O2", "-shared", "-fPIC", "-Wall", "-Werror", "-o"])
+            .arg(&new)
+            .arg(source)
+            .status();
+        assert!(made.expect("a C compiler").success(), "{source} does not compile");
+        fs::rename(new, &library).expect("a library");
+        library
+    })
 }
 
 /// One command to whoever listens at `port`. An array's answer is its elements, a line each.

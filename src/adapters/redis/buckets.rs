@@ -1,27 +1,31 @@
-//! Buckets: a hash for each identity that is not at its full burst.
+//! Buckets: a hash for each identity that is not at its full burst, and one of the nodes that draw.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use fred::types::scripts::Script;
+use uuid::Uuid;
 
 use crate::domain::rate::{Drawn, Rate};
 use crate::ports::Unavailable;
-use crate::ports::buckets::{Buckets, Identity};
+use crate::ports::buckets::{Buckets, Identity, SHARES_FOR};
 
 use super::commands::Commands;
 
 static DRAW: LazyLock<Script> = LazyLock::new(|| Script::from_lua(include_str!("lua/draw.lua")));
+static SHARERS: LazyLock<Script> = LazyLock::new(|| Script::from_lua(include_str!("lua/sharers.lua")));
 
 pub(super) struct RedisBuckets {
     prefix: Arc<str>,
+    /// This node, among those that share.
+    node: Uuid,
     commands: Commands,
 }
 
 impl RedisBuckets {
-    pub fn new(prefix: Arc<str>, commands: Commands) -> Self {
-        Self { prefix, commands }
+    pub fn new(prefix: Arc<str>, node: Uuid, commands: Commands) -> Self {
+        Self { prefix, node, commands }
     }
 }
 
@@ -38,5 +42,11 @@ impl Buckets for RedisBuckets {
             full_in: Duration::from_micros(full_us),
             next_in: Duration::from_micros(next_us),
         })
+    }
+
+    async fn sharers(&self) -> Result<u32, Unavailable> {
+        let keys = vec![format!("{{{}:sharers}}", self.prefix).into()];
+        let arguments = vec![self.node.to_string().into(), (SHARES_FOR.as_millis() as i64).into()];
+        self.commands.script("sharers", &SHARERS, keys, arguments).await
     }
 }

@@ -16,6 +16,8 @@ use super::{BUCKETS_PER_SHARD, SHARDS};
 
 /// After a draw that failed, everybody goes by the local share for so long; then one draw tries again.
 const APART_FOR: Duration = Duration::from_secs(1);
+/// How often it is asked how many controllers there are: several times before one counts as gone.
+const COUNT_EVERY: Duration = Duration::from_secs(10);
 
 /// One caller's tokens here.
 #[derive(Default)]
@@ -32,7 +34,10 @@ pub(super) struct Shared {
     shards: [Mutex<HashMap<Identity, Account>>; SHARDS],
     /// Until when the buckets count as unreachable, in µs of the clock; 0: they answer.
     apart_until: AtomicU64,
+    /// How many divide the rate while the buckets don't answer, this one included; as of the last count.
     controllers: AtomicU32,
+    /// When to count again, in µs of the clock.
+    count_at: AtomicU64,
 }
 
 /// What came of asking for a token.
@@ -51,15 +56,12 @@ impl Shared {
             shards: std::array::from_fn(|_| Mutex::default()),
             apart_until: AtomicU64::new(0),
             controllers: AtomicU32::new(1),
+            count_at: AtomicU64::new(0),
         }
     }
 
-    /// So many controllers divide the rate among them while the buckets don't answer.
-    pub fn share_among(&self, controllers: u32) {
-        self.controllers.store(controllers.max(1), Ordering::Relaxed);
-    }
-
     pub async fn take(self: &Arc<Self>, identity: &Identity, now: Duration) -> Asked {
+        self.count_now_and_then(now);
         if let Some(share) = self.apart(identity, now) {
             return Asked::Apart(share);
         }
@@ -112,6 +114,20 @@ impl Shared {
             tokio::spawn(async move { shared.draw(&identity, 1).await });
         }
         Some(self.share())
+    }
+
+    /// Finds out in the background how many controllers there are. What can't be found out stays as it was.
+    fn count_now_and_then(self: &Arc<Self>, now: Duration) {
+        let (at, micros) = (self.count_at.load(Ordering::Relaxed), now.as_micros() as u64);
+        let next = micros + COUNT_EVERY.as_micros() as u64;
+        if micros >= at && self.count_at.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            let shared = self.clone();
+            tokio::spawn(async move {
+                if let Ok(controllers) = shared.buckets.sharers().await {
+                    shared.controllers.store(controllers.max(1), Ordering::Relaxed);
+                }
+            });
+        }
     }
 
     fn is_apart(&self, now: Duration) -> bool {
