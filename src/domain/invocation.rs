@@ -226,6 +226,13 @@ impl StoredRecord {
         Self { owner, mode, record, json: OnceLock::new() }
     }
 
+    /// What it takes up in memory, about: the part whose size a user decides, as it is and as JSON.
+    pub fn bytes_held(&self) -> usize {
+        let record = &self.record;
+        let result = record.result.as_ref().map_or(0, |result| result.get().len());
+        2 * (result + record.stdout.len() + record.stderr.len() + record.error_message.as_ref().map_or(0, String::len))
+    }
+
     /// The record as the caller gets it and the store keeps it: written once for both.
     pub fn json(&self) -> serde_json::Result<Bytes> {
         if let Some(json) = self.json.get() {

@@ -13,6 +13,9 @@ pub trait KeyStore: Send + Sync + 'static {
     /// Durable on return.
     async fn add(&self, key: &Key) -> Result<(), StoreError>;
 
+    /// Adds the first key of all, durable on return. `false`: there is one, perhaps made by another controller at this moment.
+    async fn add_first(&self, key: &Key) -> Result<bool, StoreError>;
+
     async fn by_secret(&self, sha256: &[u8; 32]) -> Result<Option<Key>, StoreError>;
 
     /// In order of creation.

@@ -13,6 +13,7 @@ mod support {
     pub mod faults;
     pub mod listener;
     pub mod s3;
+    pub mod sqs;
 }
 
 use std::io::{Read, Write};
@@ -20,7 +21,10 @@ use std::io::{Read, Write};
 fn main() {
     let dynamodb = support::dynamodb::FastDynamo::start();
     let s3 = support::s3::FastS3::start();
-    println!("{}", serde_json::json!({ "dynamodb": dynamodb.endpoint(), "s3": s3.endpoint() }));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let sqs = runtime.block_on(support::sqs::FastSqs::start());
+    let endpoints = serde_json::json!({ "dynamodb": dynamodb.endpoint(), "s3": s3.endpoint(), "sqs": sqs.endpoint() });
+    println!("{endpoints}");
     std::io::stdout().flush().unwrap();
     // Who started it holds the other end, and its death closes that too.
     let _ = std::io::stdin().read_to_end(&mut Vec::new());

@@ -105,7 +105,7 @@ impl Inbox {
     }
 
     pub fn push_behind(&self, record: Arc<StoredRecord>) -> Result<(), StoreError> {
-        let bytes = weight(&record);
+        let bytes = record.bytes_held();
         let mut state = locked(&self.state);
         if state.closed {
             return Err(stopped());
@@ -173,7 +173,7 @@ impl Inbox {
         let mut state = locked(&self.state);
         for record in records {
             state.behind.remove(&record.record.request_id);
-            state.behind_bytes -= weight(record);
+            state.behind_bytes -= record.bytes_held();
         }
         self.metrics.behind.set(state.behind.len() as i64);
     }
@@ -214,12 +214,4 @@ fn wait_for<'a>(
     timeout: Duration,
 ) -> std::sync::MutexGuard<'a, State> {
     arrived.wait_timeout(state, timeout).unwrap_or_else(std::sync::PoisonError::into_inner).0
-}
-
-/// The part of a record whose size a user decides.
-fn weight(stored: &StoredRecord) -> usize {
-    let record = &stored.record;
-    let result = record.result.as_ref().map_or(0, |result| result.get().len());
-    // Twice: as it is, and as JSON.
-    2 * (result + record.stdout.len() + record.stderr.len() + record.error_message.as_ref().map_or(0, String::len))
 }

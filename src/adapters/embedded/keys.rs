@@ -93,6 +93,20 @@ impl KeyStore for Keys {
         self.change(move |connection| insert(connection, &key), remember).await.map(|_| ())
     }
 
+    async fn add_first(&self, key: &Key) -> Result<bool, StoreError> {
+        let (key, added) = (key.clone(), key.clone());
+        let decide = move |connection: &Connection| {
+            let any: bool = connection.query_row("SELECT EXISTS (SELECT 1 FROM keys)", [], |row| row.get(0))?;
+            if any { Ok(false) } else { insert(connection, &key) }
+        };
+        let remember = |known: &mut Known, is_new: &bool| {
+            if *is_new {
+                known.push(added);
+            }
+        };
+        self.change(decide, remember).await
+    }
+
     async fn by_secret(&self, sha256: &[u8; 32]) -> Result<Option<Key>, StoreError> {
         Ok(self.with(|known| known.by_secret.get(sha256).and_then(|place| known.keys.get(*place)).cloned()))
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use crate::adapters::sealed_env;
 use crate::domain::env::Env;
 use crate::domain::function::{Function, Version};
 use crate::domain::ids::{FunctionId, Owner, VersionKey};
@@ -48,7 +49,7 @@ struct EncodedVersion {
 
 impl EncodedVersion {
     fn new(version: &Version, vault: &dyn Vault) -> Result<Self, StoreError> {
-        let env = sealing::seal(vault, version.key(), &version.env)?;
+        let env = sealed_env::seal(vault, version.key(), &version.env)?;
         let version = Version { env: Env::default(), ..version.clone() };
         let body = serde_json::to_string(&version).map_err(|error| damaged("write a version", error))?;
         Ok(Self { version, body, env })

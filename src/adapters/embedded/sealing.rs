@@ -7,6 +7,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
 use zeroize::Zeroizing;
 
+use crate::adapters::sealed_env::{self, about};
 use crate::domain::env::Env;
 use crate::domain::ids::{FunctionId, VersionKey};
 use crate::ports::StoreError;
@@ -18,21 +19,11 @@ use super::errors::damaged;
 /// Rows sealed again in one transaction.
 const BATCH_ROWS: usize = 500;
 
-/// What a seal is bound to: the column, the function, the version's number.
-fn about(key: VersionKey) -> Vec<u8> {
-    [b"versions.env".as_slice(), key.function.0.as_bytes(), &key.number.to_be_bytes()].concat()
-}
-
-pub(super) fn seal(vault: &dyn Vault, key: VersionKey, env: &Env) -> Result<Vec<u8>, StoreError> {
-    let plain = serde_json::to_vec(env).map(Zeroizing::new).map_err(|error| damaged("write an environment", error))?;
-    vault.seal(&plain, &about(key)).map_err(|error| damaged("seal an environment", error))
-}
-
 pub(super) fn open(vault: &dyn Vault, key: VersionKey, stored: ValueRef<'_>) -> Result<Env, StoreError> {
-    let failed = |error: &dyn std::fmt::Display| damaged(&format!("open the environment of {key:?}"), error);
-    let ValueRef::Blob(sealed) = stored else { return Err(failed(&VaultError::Damaged)) };
-    let plain = vault.open(sealed, &about(key)).map(Zeroizing::new).map_err(|error| failed(&error))?;
-    serde_json::from_slice(&plain).map_err(|error| failed(&error))
+    match stored {
+        ValueRef::Blob(sealed) => sealed_env::open(vault, key, sealed),
+        _ => Err(damaged(&format!("open the environment of {key:?}"), VaultError::Damaged)),
+    }
 }
 
 /// Seals what lies there readable or under an older key, and makes sure that the vault has every key that is needed. How many

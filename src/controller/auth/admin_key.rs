@@ -42,7 +42,7 @@ pub enum AdminKeyError {
 /// Where no key exists, makes one with every right, writes its secret to `<data_dir>/admin.key` (mode 0600) and returns that path.
 ///
 /// The file is written first: a crash between the two leaves a file with a useless secret, which the next start replaces, and
-/// never a key whose secret nobody has.
+/// never a key whose secret nobody has. Of several controllers that start at once one makes the key, and it alone keeps a file.
 pub async fn ensure_admin_key(
     keys: &dyn KeyStore,
     data_dir: &Path,
@@ -54,8 +54,11 @@ pub async fn ensure_admin_key(
     let (key, secret) = new_key("admin".to_owned(), Owner::new(ADMIN_OWNER), vec![Scope::Admin], now);
     let path = data_dir.join("admin.key");
     write_private(&path, &secret).map_err(|cause| AdminKeyError::File { path: path.clone(), cause })?;
-    keys.add(&key).await?;
-    Ok(Some(path))
+    if keys.add_first(&key).await? {
+        return Ok(Some(path));
+    }
+    std::fs::remove_file(&path).map_err(|cause| AdminKeyError::File { path, cause })?;
+    Ok(None)
 }
 
 /// Replaces the file as a whole, readable by its owner alone from its first moment.

@@ -264,6 +264,15 @@ impl KeyStore for World {
         Ok(())
     }
 
+    async fn add_first(&self, key: &Key) -> Result<bool, StoreError> {
+        let mut keys = self.keys.lock().unwrap();
+        let is_first = keys.is_empty();
+        if is_first {
+            keys.push(key.clone());
+        }
+        Ok(is_first)
+    }
+
     async fn by_secret(&self, sha256: &[u8; 32]) -> Result<Option<Key>, StoreError> {
         Ok(self.keys.lock().unwrap().iter().find(|key| key.secret_sha256 == *sha256).cloned())
     }
