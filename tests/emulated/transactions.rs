@@ -11,8 +11,18 @@ use super::values::{Item, id, n, row, s, with};
 use crate::support::faults::Faults;
 
 emulated! {
-    places: [fast => super::super::place::Fast],
-    tests: [all_is_done_or_nothing, each_reason_stands_in_its_place, a_token_does_it_once, several_are_read_at_once, wrong_transactions_are_refused]
+    both: [
+        all_is_done_or_nothing,
+        each_reason_stands_in_its_place,
+        wrong_transactions_are_refused,
+    ],
+    // What the functional emulator does otherwise is said beside each.
+    ours: [
+        // It knows no tokens.
+        a_token_does_it_once,
+        // It reads whole items.
+        several_are_read_at_once,
+    ]
 }
 
 fn create(item: Item) -> TransactWriteItem {

@@ -91,8 +91,9 @@ impl Cloud {
 
     /// From now on a share of all requests fails or stalls, by this seed.
     pub async fn fault(&self, faults: &Value) {
-        for service in ["dynamodb", "s3", "sqs"] {
-            let answer = self.at(service).request(Method::PUT, "/faults").json(faults).send().await;
+        // S3's other paths are buckets.
+        for (service, path) in [("dynamodb", "/faults"), ("s3", "/-/faults"), ("sqs", "/faults")] {
+            let answer = self.at(service).request(Method::PUT, path).json(faults).send().await;
             assert_eq!(answer.status / 100, 2, "{service}: {}", answer.text());
         }
     }

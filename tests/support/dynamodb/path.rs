@@ -41,10 +41,6 @@ fn below<'a>(value: &'a Value, step: &Step) -> Option<&'a Value> {
 }
 
 impl Path {
-    pub fn of(root: &str) -> Self {
-        Self { root: root.to_owned(), steps: Vec::new() }
-    }
-
     pub fn get<'a>(&self, item: &'a Attributes) -> Option<&'a Value> {
         self.steps.iter().try_fold(item.get(&self.root)?, below)
     }

@@ -20,6 +20,7 @@ macro_rules! request {
         $(#[$meta])*
         #[derive(Clone, Debug, Deserialize)]
         #[serde(rename_all = "PascalCase", deny_unknown_fields)]
+        #[allow(dead_code, reason = "some members are accepted and change nothing here")]
         pub struct $name { $($(#[$note])* #[serde(default)] pub $field: $type),* }
     };
 }
