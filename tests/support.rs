@@ -8,6 +8,8 @@ pub mod certificates;
 pub mod client;
 pub mod daemon;
 pub mod footprint;
+#[cfg(feature = "aws")]
+pub mod moto;
 pub mod multipart;
 pub mod platform;
 pub mod signer;

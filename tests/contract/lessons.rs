@@ -4,15 +4,19 @@ use faasd::config::Config;
 use faasd::domain::ids::FunctionId;
 use faasd::domain::policy::learned::Lesson;
 
+#[cfg(feature = "aws")]
+use super::aws::AwsWorld;
 use super::embedded::EmbeddedWorld;
 use super::samples::{function, version};
 use super::world::World;
 
-contract!(worlds: [embedded => EmbeddedWorld], tests: [
+contract!(worlds: [embedded => EmbeddedWorld, #[cfg(feature = "aws")] aws => AwsWorld], tests: [
     the_latest_of_each_survives_a_kill,
     of_what_is_over_nothing_is_said,
-    the_oldest_give_way,
 ]);
+
+// Not on AWS: there nothing gives way but by age, and 25 000 items are minutes of the emulator. What is read is bounded all the same.
+contract!(worlds: [embedded_alone => EmbeddedWorld], tests: [the_oldest_give_way]);
 
 fn lesson(function: FunctionId, version: Option<u32>, text: impl Into<String>) -> Lesson {
     Lesson { function, version, text: text.into() }
