@@ -13,3 +13,10 @@ mod private_files;
 pub mod redis;
 mod sealed_env;
 pub mod system_clock;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A lock whose holder panicked guards data that each holder leaves whole, so it is taken all the same.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,4 +1,11 @@
-//! The fleet's store on AWS: DynamoDB for functions, records and keys, SQS for jobs, S3 for artifacts.
+//! The fleet's store on AWS: DynamoDB for functions, records and keys, SQS for jobs, S3 for artifacts; CloudWatch for what others are
+//! told, and the instance's metadata for what a node is told.
 
 pub mod client;
+pub mod cloudwatch;
 pub mod dynamodb;
+pub mod instance;
+pub mod logs;
+mod query;
+pub mod s3;
+pub mod sqs;

@@ -37,10 +37,11 @@ mod writer;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::adapters::local_vault::{self, LocalVault};
+use crate::adapters::locked;
 use crate::adapters::private_files::private_dir;
 use crate::config::Config;
 use crate::domain::ids::FunctionId;
@@ -182,11 +183,6 @@ impl Drop for Embedded {
         self.sweeper.close();
         self.store.close();
     }
-}
-
-/// A lock whose holder panicked guards data that each holder leaves whole, so it is taken all the same.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Milliseconds of a duration, for a column.

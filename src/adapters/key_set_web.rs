@@ -9,12 +9,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
@@ -55,15 +56,10 @@ impl KeySetWeb {
             addresses.filter(|address| self.tls.is_some() || address.ip().is_loopback()).collect();
         let stream = TcpStream::connect(&*addresses).await.map_err(|error| format!("connect to {host}: {error}"))?;
         let Some(tls) = &self.tls else { return self.exchange(stream).await };
-        let name = ServerName::try_from(without_brackets(host).to_owned())
-            .map_err(|error| format!("the name {host}: {error}"))?;
-        let stream = tls.connect(name, stream).await.map_err(|error| format!("TLS with {host}: {error}"))?;
-        self.exchange(stream).await
+        self.exchange(encrypted(tls, host, stream).await?).await
     }
 
     async fn exchange(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<Vec<u8>, String> {
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| format!("speak HTTP: {error}"))?;
         let path = self.uri.path_and_query().map_or("/", |path| path.as_str());
         let host = self.uri.authority().map_or("", |authority| authority.as_str());
         let request = Request::get(path)
@@ -71,23 +67,45 @@ impl KeySetWeb {
             .header("accept", "application/json")
             .header("user-agent", concat!("faasd/", env!("CARGO_PKG_VERSION")))
             .header("connection", "close")
-            .body(Empty::<Bytes>::new())
+            .body(Full::default())
             .map_err(|error| error.to_string())?;
-        let answer = async {
-            let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
-            if answer.status() != StatusCode::OK {
-                return Err(format!("the answer is {}", answer.status()));
-            }
-            let body =
-                Limited::new(answer.into_body(), BYTES_MAX).collect().await.map_err(|error| error.to_string())?;
-            Ok(body.to_bytes().to_vec())
-        };
-        tokio::pin!(connection, answer);
-        tokio::select! {
-            answer = &mut answer => answer,
-            // The end of the connection may come with the last of the answer.
-            _ = &mut connection => answer.await,
+        match exchange(stream, request, BYTES_MAX).await? {
+            (StatusCode::OK, body) => Ok(body),
+            (status, _) => Err(format!("the answer is {status}")),
         }
+    }
+}
+
+/// TLS with the host of that name.
+pub(super) async fn encrypted(
+    tls: &TlsConnector,
+    host: &str,
+    stream: TcpStream,
+) -> Result<TlsStream<TcpStream>, String> {
+    let name =
+        ServerName::try_from(without_brackets(host).to_owned()).map_err(|error| format!("the name {host}: {error}"))?;
+    tls.connect(name, stream).await.map_err(|error| format!("TLS with {host}: {error}"))
+}
+
+/// One request over a connection of its own, and its answer of up to `bytes_max`.
+pub(super) async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    request: Request<Full<Bytes>>,
+    bytes_max: usize,
+) -> Result<(StatusCode, Vec<u8>), String> {
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| format!("speak HTTP: {error}"))?;
+    let answer = async {
+        let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), bytes_max).collect().await.map_err(|error| error.to_string())?;
+        Ok((status, body.to_bytes().to_vec()))
+    };
+    tokio::pin!(connection, answer);
+    tokio::select! {
+        answer = &mut answer => answer,
+        // The end of the connection may come with the last of the answer.
+        _ = &mut connection => answer.await,
     }
 }
 
@@ -100,7 +118,7 @@ impl KeySetSource for KeySetWeb {
     }
 }
 
-fn connector(ca_file: &Path) -> Result<TlsConnector, KeySetError> {
+pub(super) fn connector(ca_file: &Path) -> Result<TlsConnector, KeySetError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if !ca_file.as_os_str().is_empty() {

@@ -47,6 +47,13 @@ pub trait JobQueue: Send + Sync + 'static {
     async fn bury(&self, token: &LeaseToken, reason: &str) -> Result<(), QueueError>;
 
     async fn backlog(&self) -> Result<Backlog, StoreError>;
+
+    /// Leases of jobs that the queue put aside by itself, because nobody who had them came to an end with them: to be buried, not
+    /// to be run. Answers at once. A queue that puts none aside has none.
+    async fn given_up(&self, max: usize) -> Result<Vec<Lease>, StoreError> {
+        let _ = max;
+        Ok(Vec::new())
+    }
 }
 
 /// Jobs that were given up, kept until they are replayed or age out.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
 use aws_smithy_http_client::{Builder, tls};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 
@@ -25,10 +26,9 @@ const IDLE_MAX: usize = 64;
 /// Every client's settings, but for where to find region, credentials and endpoint: a test adds its own, and everybody else calls
 /// `load` and leaves it to the SDK.
 pub fn loader(aws: &config::Aws) -> ConfigLoader {
-    let tls = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc);
     // Pinned: a newer one changes time-outs and retries behind our back.
     aws_config::defaults(BehaviorVersion::v2026_01_12())
-        .http_client(Builder::new().pool_max_idle_per_host(IDLE_MAX).tls_provider(tls).build_https())
+        .http_client(http_client())
         .timeout_config(timeouts(Duration::from_millis(aws.operation_timeout_ms)))
         .retry_config(
             RetryConfig::standard()
@@ -36,6 +36,12 @@ pub fn loader(aws: &config::Aws) -> ConfigLoader {
                 .with_initial_backoff(BACKOFF)
                 .with_max_backoff(BACKOFF_MAX),
         )
+}
+
+/// Connections of its own for each client that is given one.
+pub fn http_client() -> SharedHttpClient {
+    let tls = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc);
+    Builder::new().pool_max_idle_per_host(IDLE_MAX).tls_provider(tls).build_https()
 }
 
 pub async fn load(aws: &config::Aws) -> SdkConfig {
