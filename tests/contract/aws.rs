@@ -1,7 +1,7 @@
-//! The fleet's store as a world, on the emulator of AWS, and what is promised of it alone.
+//! The fleet's store as a world, on the functional emulator of AWS and on the fast one, and what is promised of it alone.
 //!
 //! Each world has tables of its own. Time that a test lets pass moves the clock of the store: nothing that is over may be seen
-//! though the emulator deletes nothing by age. What is not asked of DynamoDB is the embedded store's.
+//! though nobody deletes anything by age. What is not asked of DynamoDB is the embedded store's.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,19 +21,61 @@ use faasd::domain::time::Timestamp;
 use faasd::ports::artifacts::ArtifactStore;
 use faasd::ports::bus::Bus;
 use faasd::ports::clock::Clock as _;
-use faasd::ports::invocations::{InvocationStore, Lookup, RecordQuery};
+use faasd::ports::invocations::{Created, Idempotency, InvocationStore, Lookup, RecordQuery};
 use faasd::ports::keys::KeyStore;
 use faasd::ports::lessons::Lessons;
 use faasd::ports::queue::{DeadLetters, JobQueue};
-use faasd::ports::registry::Registry;
+use faasd::ports::registry::{Registry, RegistryError};
 use faasd::ports::vault::Vault;
 
 use super::clock::ShiftedClock;
 use super::samples::{self, ended, finished, function, json, queued, worker_id};
 use super::world::World;
-use crate::support::moto::Moto;
+use crate::support::dynamodb::FastDynamo;
+use crate::support::faults::Faults;
+use crate::support::moto::{self, Moto};
 
-pub struct AwsWorld {
+/// Who answers as DynamoDB.
+pub trait Service: Sized + Send + Sync + 'static {
+    /// Records that a suite writes behind at once.
+    const BEHIND: usize;
+
+    async fn start() -> Self;
+    async fn sdk(&self) -> SdkConfig;
+}
+
+/// The functional emulator: some hundred requests a second, of all tests together.
+pub struct OnMoto(&'static Moto);
+
+impl Service for OnMoto {
+    const BEHIND: usize = 30;
+
+    async fn start() -> Self {
+        Self(Moto::serial())
+    }
+
+    async fn sdk(&self) -> SdkConfig {
+        self.0.sdk().await
+    }
+}
+
+/// The fast one, in this process.
+pub struct OnFast(FastDynamo);
+
+impl Service for OnFast {
+    const BEHIND: usize = 1000;
+
+    async fn start() -> Self {
+        Self(FastDynamo::start())
+    }
+
+    async fn sdk(&self) -> SdkConfig {
+        moto::sdk(&self.0.endpoint()).await
+    }
+}
+
+pub struct AwsWorld<S = OnMoto> {
+    service: S,
     sdk: SdkConfig,
     config: Config,
     clock: Arc<ShiftedClock>,
@@ -44,8 +86,9 @@ pub struct AwsWorld {
     dir: tempfile::TempDir,
 }
 
-impl AwsWorld {
-    async fn open_on(sdk: SdkConfig, mut config: Config) -> Self {
+impl<S: Service> AwsWorld<S> {
+    async fn open_on(service: S, mut config: Config) -> Self {
+        let sdk = service.sdk().await;
         config.aws.table_prefix = format!("t{}", uuid::Uuid::new_v4().simple());
         create_tables(&aws_sdk_dynamodb::Client::new(&sdk), &config.aws.table_prefix).await.unwrap();
         let (clock, dir) = (ShiftedClock::new(), tempfile::tempdir().unwrap());
@@ -54,7 +97,7 @@ impl AwsWorld {
         let metrics = prometheus::Registry::new();
         let store =
             DynamoDb::open(&sdk, &config, clock.clone(), vault.clone(), rest.artifacts.clone(), &metrics).unwrap();
-        Self { sdk, config, clock, vault, store, metrics, rest, dir }
+        Self { service, sdk, config, clock, vault, store, metrics, rest, dir }
     }
 
     /// Another node of the same fleet.
@@ -76,13 +119,12 @@ impl AwsWorld {
     }
 }
 
-impl World for AwsWorld {
-    // The emulator takes some hundred requests a second, of all tests together.
-    const BEHIND: usize = 30;
+impl<S: Service> World for AwsWorld<S> {
+    const BEHIND: usize = S::BEHIND;
     const SOON: Duration = Duration::from_secs(5);
 
     async fn open(config: Config) -> Self {
-        Self::open_on(Moto::serial().sdk().await, config).await
+        Self::open_on(S::start().await, config).await
     }
 
     /// What another process finds: nothing is flushed.
@@ -351,7 +393,7 @@ async fn letters_are_counted_age_out_and_make_room() {
     let mut config = Config::default();
     config.retention.logs_s = 100;
     config.queue.dead_letters_max = 3;
-    let world = AwsWorld::open(config).await;
+    let world = AwsWorld::<OnMoto>::open(config).await;
     let mut written = Vec::new();
     for n in 0..5 {
         let letter = letter("ann", Timestamp(world.now().as_millis() + n));
@@ -453,4 +495,69 @@ async fn a_page_and_a_deployment_cost_the_requests_that_are_documented() {
     assert_eq!(world.requests(), [sent("TransactWriteItems", 1)]);
     world.registry().publish(&samples::version(&function, 2)).await.unwrap();
     assert_eq!(world.requests(), [sent("GetItem", 1), sent("TransactWriteItems", 2)]);
+}
+
+/// Of the requests some are refused, some throttled, some answered with an error after they were done. What is tried again must not
+/// take its own work for somebody else's, nor do it twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_was_lost_is_no_other_s_work() {
+    let world = AwsWorld::<OnFast>::open(Config::default()).await;
+    let seed = uuid::Uuid::new_v4().as_u128() as u64;
+    println!("seed {seed}");
+    world.service.0.faults(Faults {
+        seed,
+        failing: 0.15,
+        throttled: 0.05,
+        conflicting: 0.1,
+        unprocessed: 0.1,
+        ..Faults::default()
+    });
+    for n in 0..150_u64 {
+        let (record, function_id, mut was_lost) = (queued("ann"), samples::function_id(), false);
+        let id = record.record.request_id;
+        // A caller repeats what the store could not do.
+        let used = || {
+            let (owner, key) = (Owner::new("ann"), "k".to_owned());
+            Some(Idempotency { owner, function: function_id, key, request: Digest([1; 32]) })
+        };
+        loop {
+            match world.invocations().create(record.clone(), used()).await {
+                Ok(Created::New) => break,
+                // Only where this caller was told before that it was not done.
+                Ok(Created::Existing(existing)) if was_lost && existing == id => break,
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => was_lost = error.is_retryable(),
+            }
+        }
+        while let Err(error) = world.invocations().start(id, 1, worker_id(), world.now()).await {
+            assert!(error.is_retryable(), "{error}");
+        }
+        // Two claim the end: one has it, and the store agrees with what it said.
+        let ends = [1, 1].map(|attempt| ended(&record, attempt, Status::Success, Timestamp(1_763_776_900_000 + n)));
+        let finish = |end: Arc<faasd::domain::invocation::StoredRecord>| {
+            let invocations = world.invocations();
+            async move { invocations.finish(end).await }
+        };
+        let (one, other) = tokio::join!(finish(ends[0].clone()), finish(ends[1].clone()));
+        let said: Vec<bool> = [one, other].into_iter().flatten().collect();
+        assert!(said.iter().filter(|stored| **stored).count() <= 1, "{said:?}");
+        // One of two was stored, unless one of them could not say.
+        assert!(said.len() < 2 || said.contains(&true), "{said:?}");
+    }
+    let names: Vec<String> = (0..30).map(|n| format!("f{n}")).collect();
+    for name in &names {
+        let ((function, version), mut was_lost) = (function("ann", name), false);
+        loop {
+            match world.registry().create(&function, &version).await {
+                Ok(()) => break,
+                // Told before that it could not be done, though it was.
+                Err(RegistryError::NameTaken) if was_lost => break,
+                Err(RegistryError::Store(error)) if error.is_retryable() => was_lost = true,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    world.service.0.faults(Faults::default());
+    assert_eq!(world.registry().count(None).await.unwrap(), 30);
+    assert_eq!(world.registry().list(None, 100, None).await.unwrap().items.len(), 30);
 }

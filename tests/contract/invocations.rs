@@ -10,12 +10,16 @@ use faasd::domain::outcome::Status;
 use faasd::ports::invocations::{Created, Idempotency, Lookup};
 
 #[cfg(feature = "aws")]
-use super::aws::AwsWorld;
+use super::aws::{AwsWorld, OnFast};
 use super::embedded::EmbeddedWorld;
 use super::samples::{ended, finished, function_id, invocation_id, json, queued, queued_at, worker_id};
 use super::world::World;
 
-contract!(worlds: [embedded => EmbeddedWorld, #[cfg(feature = "aws")] aws => AwsWorld], tests: [
+contract!(worlds: [
+    embedded => EmbeddedWorld,
+    #[cfg(feature = "aws")] aws => AwsWorld,
+    #[cfg(feature = "aws")] fast => AwsWorld<OnFast>,
+], tests: [
     a_created_record_survives_a_kill,
     an_attempt_that_begins_shows,
     a_final_record_survives_a_kill_and_stands,

@@ -13,12 +13,16 @@ use faasd::ports::StoreError;
 use faasd::ports::invocations::RecordQuery;
 
 #[cfg(feature = "aws")]
-use super::aws::AwsWorld;
+use super::aws::{AwsWorld, OnFast};
 use super::embedded::EmbeddedWorld;
 use super::samples::{ended, function_id, queued_at};
 use super::world::World;
 
-contract!(worlds: [embedded => EmbeddedWorld, #[cfg(feature = "aws")] aws => AwsWorld], tests: [
+contract!(worlds: [
+    embedded => EmbeddedWorld,
+    #[cfg(feature = "aws")] aws => AwsWorld,
+    #[cfg(feature = "aws")] fast => AwsWorld<OnFast>,
+], tests: [
     records_are_listed_newest_first,
     every_field_narrows,
     what_runs_is_listed_as_running,
@@ -29,7 +33,7 @@ contract!(worlds: [embedded => EmbeddedWorld, #[cfg(feature = "aws")] aws => Aws
 ]);
 
 // Not on AWS: a table has no end, and records go by age alone.
-contract!(worlds: [embedded_alone => EmbeddedWorld], tests: [the_oldest_records_make_room]);
+contract!(worlds: [embedded_bounded => EmbeddedWorld], tests: [the_oldest_records_make_room]);
 
 async fn store<W: World>(world: &W, record: &StoredRecord, status: Status) -> InvocationId {
     let record = ended(record, 1, status, record.record.created_at);
