@@ -13,6 +13,8 @@ pub mod faults;
 pub mod footprint;
 pub mod imds;
 pub mod listener;
+#[cfg(feature = "aws")]
+pub mod moto;
 pub mod multipart;
 pub mod partition;
 pub mod platform;

@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 
 use crate::support::redis::{Builder, Cluster, RedisServer};
 
-use super::embedded::ShiftedClock;
+use super::clock::ShiftedClock;
 
 /// A connection is there in milliseconds; a busy machine takes longer.
 const UP_LIMIT: Duration = Duration::from_secs(20);
@@ -104,7 +104,7 @@ impl SharedWorld for LocalWorld {
     }
 
     async fn pass(&self, time: Duration) {
-        self.clock.put_forward(time);
+        self.clock.pass(time);
     }
 }
 

@@ -81,6 +81,7 @@ fn pages_link_to_files_that_exist() {
         "benches/README.md",
         "docs/attacks.md",
         "docs/cost.md",
+        "docs/aws.md",
         "docs/errors.md",
         "docs/iam.md",
         "docs/limits.md",

@@ -191,6 +191,7 @@ impl Letters {
                 payload,
                 model_id: item.maybe_text("model").map(ToOwned::to_owned),
                 accepted_at: item.time("accepted")?,
+                mode: Mode::Async,
                 // Nobody waits for a letter's job any more.
                 mode: Mode::Async,
             },
