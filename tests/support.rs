@@ -8,11 +8,15 @@ pub mod certificates;
 pub mod client;
 pub mod daemon;
 pub mod footprint;
+#[cfg(feature = "aws")]
 pub mod imds;
+#[cfg(feature = "aws")]
+pub mod moto;
 pub mod multipart;
 pub mod platform;
 pub mod signer;
 pub mod slots;
+#[cfg(feature = "aws")]
 pub mod sqs;
 pub mod sse;
 pub mod surroundings;

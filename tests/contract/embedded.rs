@@ -30,13 +30,13 @@ use super::samples;
 use super::world::World;
 
 /// The machine's clock, put forward by what a test let pass.
-struct ShiftedClock {
+pub struct ShiftedClock {
     clock: SystemClock,
-    shift_ms: AtomicU64,
+    pub shift_ms: AtomicU64,
 }
 
 impl ShiftedClock {
-    fn new() -> Arc<Self> {
+    pub fn new() -> Arc<Self> {
         Arc::new(Self { clock: SystemClock::new(), shift_ms: AtomicU64::new(0) })
     }
 

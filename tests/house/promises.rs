@@ -75,6 +75,7 @@ fn pages_link_to_files_that_exist() {
         "CHANGELOG.md",
         "benches/README.md",
         "docs/attacks.md",
+        "docs/aws.md",
         "docs/errors.md",
         "docs/limits.md",
         "docs/metrics.md",
