@@ -6,6 +6,8 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what this room is for")]
 
+#[cfg(feature = "aws")]
+mod admin;
 mod client;
 pub mod configuration;
 mod deploy;
@@ -68,6 +70,10 @@ pub enum Command {
     /// Show or check the configuration
     #[command(subcommand)]
     Config(configuration::Command),
+    /// Set up what a fleet shares
+    #[cfg(feature = "aws")]
+    #[command(subcommand)]
+    Admin(admin::Command),
 }
 
 /// Runs a client command to its end.
@@ -95,6 +101,8 @@ async fn speak(command: Command, environment: Environment) -> Result<(), Failure
         Command::Audit(arguments) => resources::audit(arguments).await,
         Command::Doctor(arguments) => doctor::run(arguments, environment).await,
         Command::Config(command) => configuration::run(command, environment),
+        #[cfg(feature = "aws")]
+        Command::Admin(command) => admin::run(command, environment).await,
     }
 }
 

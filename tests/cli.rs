@@ -1,5 +1,7 @@
 //! The executable as its users run it: flags, exit codes, what is printed where.
 
+#[cfg(feature = "aws")]
+mod admin;
 mod client;
 mod configuration;
 mod daemon;

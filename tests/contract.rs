@@ -4,10 +4,11 @@
 
 /// Runs each test over each world, in a runtime with threads.
 macro_rules! contract {
-    (worlds: [$($module:ident => $world:ty),* $(,)?], tests: $tests:tt) => {
-        $(contract!(@world $module, $world, $tests);)*
+    (worlds: [$($(#[$on:meta])* $module:ident => $world:ty),* $(,)?], tests: $tests:tt) => {
+        $(contract!(@world [$(#[$on])*], $module, $world, $tests);)*
     };
-    (@world $module:ident, $world:ty, [$($test:ident),* $(,)?]) => {
+    (@world [$(#[$on:meta])*], $module:ident, $world:ty, [$($test:ident),* $(,)?]) => {
+        $(#[$on])*
         mod $module {
             use super::*;
 
@@ -22,7 +23,10 @@ macro_rules! contract {
 }
 
 mod artifacts;
+#[cfg(feature = "aws")]
+mod aws;
 mod bus;
+mod clock;
 mod dead_letters;
 mod embedded;
 mod invocations;

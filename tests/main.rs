@@ -8,6 +8,8 @@ mod api;
 mod cli;
 mod contract;
 mod delivery;
+#[cfg(feature = "aws")]
+mod emulated;
 mod house;
 mod isolation;
 mod policies;

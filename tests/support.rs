@@ -7,13 +7,17 @@ pub mod archive;
 pub mod certificates;
 pub mod client;
 pub mod daemon;
+pub mod dynamodb;
+pub mod faults;
 pub mod footprint;
 #[cfg(feature = "aws")]
 pub mod imds;
+pub mod listener;
 #[cfg(feature = "aws")]
 pub mod moto;
 pub mod multipart;
 pub mod platform;
+pub mod s3;
 pub mod signer;
 pub mod slots;
 #[cfg(feature = "aws")]

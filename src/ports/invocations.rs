@@ -77,7 +77,7 @@ pub trait InvocationStore: Send + Sync + 'static {
 
     async fn get(&self, id: InvocationId) -> Result<Lookup, StoreError>;
 
-    /// Newest first, at least one and up to `limit`; a page may be shorter though more follow: the cursor tells. Results that
-    /// are over are left out. Records that are still to be written behind may be missing.
+    /// Newest first, up to `limit`; a page may be shorter, even empty, though more follow: the cursor tells. Results that are over
+    /// are left out. Records that are still to be written behind may be missing, and in a shared store those of the last moment.
     async fn list(&self, query: &RecordQuery) -> Result<Page<Arc<StoredRecord>>, StoreError>;
 }

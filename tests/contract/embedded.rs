@@ -6,7 +6,6 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,41 +18,16 @@ use faasd::domain::outcome::Status;
 use faasd::domain::time::Timestamp;
 use faasd::ports::artifacts::ArtifactStore;
 use faasd::ports::bus::Bus;
-use faasd::ports::clock::Clock;
+use faasd::ports::clock::Clock as _;
 use faasd::ports::invocations::{InvocationStore, Lookup, RecordQuery};
 use faasd::ports::keys::KeyStore;
 use faasd::ports::lessons::Lessons;
 use faasd::ports::queue::{DeadLetters, JobQueue};
 use faasd::ports::registry::Registry;
 
+use super::clock::ShiftedClock;
 use super::samples;
 use super::world::World;
-
-/// The machine's clock, put forward by what a test let pass.
-pub struct ShiftedClock {
-    clock: SystemClock,
-    pub shift_ms: AtomicU64,
-}
-
-impl ShiftedClock {
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self { clock: SystemClock::new(), shift_ms: AtomicU64::new(0) })
-    }
-
-    fn shift(&self) -> Duration {
-        Duration::from_millis(self.shift_ms.load(Ordering::SeqCst))
-    }
-}
-
-impl Clock for ShiftedClock {
-    fn now(&self) -> Timestamp {
-        self.clock.now().after(self.shift())
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.clock.monotonic() + self.shift()
-    }
-}
 
 pub struct EmbeddedWorld {
     dir: tempfile::TempDir,
@@ -109,7 +83,7 @@ impl World for EmbeddedWorld {
     }
 
     async fn pass(&self, time: Duration) {
-        self.clock.shift_ms.fetch_add(time.as_millis() as u64, Ordering::SeqCst);
+        self.clock.pass(time);
     }
 
     async fn sweep(&self) {

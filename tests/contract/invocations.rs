@@ -9,11 +9,17 @@ use faasd::domain::invocation::StoredRecord;
 use faasd::domain::outcome::Status;
 use faasd::ports::invocations::{Created, Idempotency, Lookup};
 
+#[cfg(feature = "aws")]
+use super::aws::{AwsWorld, OnFast};
 use super::embedded::EmbeddedWorld;
 use super::samples::{ended, finished, function_id, invocation_id, json, queued, queued_at, worker_id};
 use super::world::World;
 
-contract!(worlds: [embedded => EmbeddedWorld], tests: [
+contract!(worlds: [
+    embedded => EmbeddedWorld,
+    #[cfg(feature = "aws")] aws => AwsWorld,
+    #[cfg(feature = "aws")] fast => AwsWorld<OnFast>,
+], tests: [
     a_created_record_survives_a_kill,
     an_attempt_that_begins_shows,
     a_final_record_survives_a_kill_and_stands,
@@ -125,13 +131,12 @@ async fn an_outcome_without_a_record_is_stored_as_it_is<W: World>() {
 
 async fn a_record_written_behind_is_found_at_once_and_kept<W: World>() {
     let world = W::open(Config::default()).await;
-    let records: Vec<_> = (0..1000).map(|_| finished("ann", Status::Success)).collect();
+    let records: Vec<_> = (0..W::BEHIND).map(|_| finished("ann", Status::Success)).collect();
     for record in &records {
         world.invocations().finish_behind(record.clone()).unwrap();
         assert_eq!(json(&*found(&world, record.record.request_id).await), json(record));
     }
-    // Soon is well below this.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::time::sleep(W::SOON).await;
     let world = world.killed().await;
     for record in &records {
         assert_eq!(json(&*found(&world, record.record.request_id).await), json(record));

@@ -5,11 +5,17 @@ use faasd::domain::ids::{KeyId, Owner};
 use faasd::domain::key::{Key, Scope};
 use faasd::domain::time::Timestamp;
 
+#[cfg(feature = "aws")]
+use super::aws::{AwsWorld, OnFast};
 use super::embedded::EmbeddedWorld;
 use super::samples::function;
 use super::world::World;
 
-contract!(worlds: [embedded => EmbeddedWorld], tests: [
+contract!(worlds: [
+    embedded => EmbeddedWorld,
+    #[cfg(feature = "aws")] aws => AwsWorld,
+    #[cfg(feature = "aws")] fast => AwsWorld<OnFast>,
+], tests: [
     a_key_is_found_by_its_secret_and_survives_a_kill,
     keys_are_listed_in_order_of_creation,
     a_revoked_key_is_gone_for_good,

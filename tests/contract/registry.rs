@@ -7,11 +7,17 @@ use faasd::domain::ids::Owner;
 use faasd::ports::StoreError;
 use faasd::ports::registry::RegistryError;
 
+#[cfg(feature = "aws")]
+use super::aws::{AwsWorld, OnFast};
 use super::embedded::EmbeddedWorld;
 use super::samples::{function, function_id, version};
 use super::world::World;
 
-contract!(worlds: [embedded => EmbeddedWorld], tests: [
+contract!(worlds: [
+    embedded => EmbeddedWorld,
+    #[cfg(feature = "aws")] aws => AwsWorld,
+    #[cfg(feature = "aws")] fast => AwsWorld<OnFast>,
+], tests: [
     a_created_function_is_found_whole_and_survives_a_kill,
     a_name_belongs_to_one_function_of_an_owner,
     one_of_many_creations_wins_the_name,

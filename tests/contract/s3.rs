@@ -25,7 +25,8 @@ use faasd::ports::lessons::Lessons;
 use faasd::ports::queue::{DeadLetters, JobQueue};
 use faasd::ports::registry::Registry;
 
-use super::embedded::{EmbeddedWorld, ShiftedClock};
+use super::clock::ShiftedClock;
+use super::embedded::EmbeddedWorld;
 use super::samples;
 use super::world::World;
 use crate::support::moto::Moto;
@@ -95,7 +96,7 @@ impl World for S3World {
     }
 
     async fn pass(&self, time: Duration) {
-        self.clock.shift_ms.fetch_add(time.as_millis() as u64, Ordering::SeqCst);
+        self.clock.pass(time);
     }
 
     async fn sweep(&self) {}

@@ -23,13 +23,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_config::{Region, SdkConfig};
-use aws_credential_types::Credentials;
 use bytes::Bytes;
-use faasd::adapters::aws::client;
 use faasd::adapters::aws::sqs::metrics::Metrics;
 use faasd::adapters::aws::sqs::{Letters, Queue};
-use faasd::config::{self, Config};
+use faasd::config::Config;
 use faasd::domain::ids::{Digest, InvocationId};
 use faasd::domain::job::{DeadLetter, Job, Payload};
 use faasd::domain::time::Timestamp;
@@ -43,25 +40,15 @@ use faasd::ports::lessons::Lessons;
 use faasd::ports::queue::{DeadLetters, JobQueue, QueueError};
 use faasd::ports::registry::Registry;
 
-use super::embedded::{EmbeddedWorld, ShiftedClock};
+use super::clock::ShiftedClock;
+use super::embedded::EmbeddedWorld;
 use super::samples::job;
 use super::world::World;
-use crate::support::moto::Moto;
+use crate::support::moto::{Moto, sdk};
 use crate::support::sqs::{FastSqs, Faults};
 
 const NOW: Duration = Duration::ZERO;
 const VISIBILITY: Duration = Duration::from_secs(30);
-
-/// What a client needs to ask whatever speaks like AWS at that endpoint.
-pub async fn sdk(endpoint: &str) -> SdkConfig {
-    let aws = config::Aws { operation_timeout_ms: 60_000, ..Default::default() };
-    client::loader(&aws)
-        .endpoint_url(endpoint)
-        .region(Region::new("eu-central-1"))
-        .credentials_provider(Credentials::new("test", "test", None, None, "tests"))
-        .load()
-        .await
-}
 
 /// Letters of one process, for what only a queue promises; `dead_letters` runs over the real ones.
 #[derive(Default)]
@@ -134,7 +121,7 @@ impl World for FastSqsWorld {
 
     async fn pass(&self, time: Duration) {
         // The clock first: what counts as held here is held there.
-        self.clock.shift_ms.fetch_add(time.as_millis() as u64, Ordering::SeqCst);
+        self.clock.pass(time);
         self.server.pass(time);
     }
 

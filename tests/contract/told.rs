@@ -15,9 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use uuid::Uuid;
 
 use super::samples;
-use super::sqs::sdk;
 use crate::support::imds::{INSTANCE, Imds};
-use crate::support::moto::Moto;
+use crate::support::moto::{Moto, sdk};
 
 /// The emulator's answer to a query of its metrics.
 async fn metrics(query: &str) -> String {

@@ -16,6 +16,11 @@ use faasd::ports::registry::Registry;
 
 /// One store, empty when opened.
 pub trait World: Sized {
+    /// Records that a suite writes behind at once: as many as this store takes within [`World::SOON`].
+    const BEHIND: usize = 1000;
+    /// What is written behind is written by then.
+    const SOON: Duration = Duration::from_millis(500);
+
     async fn open(config: Config) -> Self;
 
     /// What a process finds that opens the store after this one was killed at this moment.

@@ -71,13 +71,18 @@ impl Moto {
 
     /// What a client needs to ask it.
     pub async fn sdk(&self) -> SdkConfig {
-        // A test waits longer for a busy machine than a caller would for the real thing.
-        let aws = config::Aws { operation_timeout_ms: 60_000, ..Default::default() };
-        client::loader(&aws)
-            .endpoint_url(&self.endpoint)
-            .region(Region::new("eu-central-1"))
-            .credentials_provider(Credentials::new("test", "test", None, None, "tests"))
-            .load()
-            .await
+        sdk(&self.endpoint).await
     }
+}
+
+/// What the daemon's clients need to ask whoever answers as AWS at this endpoint.
+pub async fn sdk(endpoint: &str) -> SdkConfig {
+    // A test waits longer for a busy machine than a caller would for the real thing.
+    let aws = config::Aws { operation_timeout_ms: 60_000, ..Default::default() };
+    client::loader(&aws)
+        .endpoint_url(endpoint)
+        .region(Region::new("eu-central-1"))
+        .credentials_provider(Credentials::new("test", "test", None, None, "tests"))
+        .load()
+        .await
 }

@@ -1,7 +1,7 @@
 //! SQS in memory, fast, over its real protocol (JSON 1.0): for tests of throughput and chaos, held to the suite that runs over the
 //! functional emulator too. Its clock can be put forward, and it can be told to fail.
 //!
-//! A program of its own as well (`sqs/main.rs`), and then told by HTTP: `PUT /faults` with JSON, `PUT /pass` with milliseconds.
+//! A program of its own as well (`tests/cloud/main.rs`), and then told by HTTP: `PUT /faults` with JSON, `PUT /pass` with milliseconds.
 
 #[path = "sqs/faults.rs"]
 mod faults;

@@ -11,6 +11,7 @@
 //! a query of one index, never a scan of a table; an index lags behind its table by some milliseconds.
 
 mod behind;
+mod compact;
 mod create;
 mod database;
 mod errors;

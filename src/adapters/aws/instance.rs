@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_config::imds;
-use aws_config::provider_config::ProviderConfig;
 use aws_config::imds::client::error::ImdsError;
+use aws_config::provider_config::ProviderConfig;
 use tokio::sync::OnceCell;
 
 use crate::ports::Unavailable;

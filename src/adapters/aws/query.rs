@@ -45,7 +45,11 @@ impl Query {
         let region = sdk.region().ok_or("no AWS region is set: set AWS_REGION")?.to_string();
         let credentials = sdk.credentials_provider().ok_or("no AWS credentials are set up")?;
         let usual = format!("https://{service}.{region}.amazonaws.com/");
-        let endpoint: Uri = endpoint.or(sdk.endpoint_url()).unwrap_or(&usual).parse().map_err(|error| format!("the endpoint: {error}"))?;
+        let endpoint: Uri = endpoint
+            .or(sdk.endpoint_url())
+            .unwrap_or(&usual)
+            .parse()
+            .map_err(|error| format!("the endpoint: {error}"))?;
         let is_plain = endpoint.scheme_str() == Some("http");
         let tls = if is_plain { None } else { Some(connector(Path::new("")).map_err(|error| error.to_string())?) };
         Ok(Self { service, region, endpoint, credentials, clock, tls })

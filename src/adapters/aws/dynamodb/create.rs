@@ -24,8 +24,6 @@ pub struct Made {
     pub name: String,
     /// Or it was there.
     pub is_new: bool,
-    /// Whether deletion by age was switched on, or was on, or is not for this table.
-    pub expires: bool,
 }
 
 /// Makes every table whose name begins with `prefix` that is not there yet, one after the other.
@@ -37,7 +35,7 @@ pub async fn create_tables(client: &Client, prefix: &str) -> Result<Vec<Made>, S
     for table in TABLES {
         let name = table.full_name(prefix);
         let is_new = create(client, table, &name).await?;
-        made.push(Made { name, is_new, expires: table.expires });
+        made.push(Made { name, is_new });
     }
     for table in TABLES {
         let name = table.full_name(prefix);

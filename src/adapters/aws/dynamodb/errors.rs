@@ -1,5 +1,8 @@
 //! From what DynamoDB and the way to it say to what a caller can do about it.
 
+use std::error::Error;
+use std::fmt::Debug;
+
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
 use crate::ports::StoreError;
@@ -7,7 +10,8 @@ use crate::ports::StoreError;
 /// `step` is a verb phrase. What a condition refused is no error and was told apart before.
 pub(super) fn failed<E, R>(step: &str, error: &SdkError<E, R>) -> StoreError
 where
-    E: ProvideErrorMetadata,
+    E: ProvideErrorMetadata + Error + 'static,
+    R: Debug + 'static,
 {
     let said = match error {
         SdkError::ServiceError(service) => {
@@ -24,16 +28,21 @@ where
             format!("{code}: {}", message.unwrap_or("no message"))
         }
         SdkError::TimeoutError(_) => "no answer in time (aws.operation_timeout_ms)".to_owned(),
-        SdkError::DispatchFailure(failure) => match failure.as_connector_error() {
-            Some(error) => format!("the request could not be sent: {error}"),
-            None => "the request could not be sent".to_owned(),
-        },
-        SdkError::ConstructionFailure(_) => {
-            "the request could not be made: region or credentials are missing".to_owned()
+        SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) => {
+            format!("the request could not be sent: {}", innermost(error))
         }
         _ => "the answer could not be read".to_owned(),
     };
     StoreError::Unavailable(format!("{step}: {said}"))
+}
+
+/// What began it: `Connection refused`, or which credentials are missing.
+fn innermost(error: &dyn Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
 }
 
 /// Whoever was to answer is gone.

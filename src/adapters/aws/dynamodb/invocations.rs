@@ -5,7 +5,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_sdk_dynamodb::types::{Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem};
 use sha2::{Digest as _, Sha256};
-use uuid::Uuid;
 
 use crate::domain::ids::{InvocationId, WorkerId};
 use crate::domain::invocation::StoredRecord;
@@ -19,7 +18,7 @@ use super::behind::{Behind, Sink};
 use super::database::{Changed, Database, Expression, key_of};
 use super::item::{Attributes, Item, binary, item, number, text, ttl};
 use super::listing;
-use super::records::{CREATE, FINISH, MAY_START, Records, START, fence, id_of};
+use super::records::{CREATE, FINISH, MAY_START, Records, START, fence, id_of, new_write};
 use super::tables::{IDEMPOTENCY, INVOCATIONS, Table};
 
 /// How often an idempotency key is looked at anew because somebody else took it meanwhile.
@@ -46,7 +45,7 @@ impl Invocations {
 #[async_trait]
 impl InvocationStore for Invocations {
     async fn create(&self, record: StoredRecord, idempotency: Option<Idempotency>) -> Result<Created, StoreError> {
-        let write = self.rows.records.write(&record, &Uuid::new_v4().to_string()).await?;
+        let write = self.rows.records.write(&record, new_write()).await?;
         let Some(used) = idempotency else {
             // One of the same id stands.
             self.rows.database.put(&INVOCATIONS, write, Some(Expression::new(CREATE, []))).await?;
@@ -96,12 +95,14 @@ impl InvocationStore for Invocations {
 #[async_trait]
 impl Sink for Rows {
     async fn finish(&self, record: &StoredRecord) -> Result<bool, StoreError> {
-        let write = Uuid::new_v4().to_string();
-        let (item, on) = (self.records.write(record, &write).await?, fence(record.record.attempt));
+        let write = new_write();
+        let (item, on) = (self.records.write(record, write).await?, fence(record.record.attempt));
         match self.database.put(&INVOCATIONS, item, Some(Expression::new(FINISH, on))).await? {
             Changed::Done => Ok(true),
             // A try whose answer was lost had written it.
-            Changed::Refused(stands) => Ok(stands.is_some_and(|stands| stands.maybe_text("write") == Some(&write))),
+            Changed::Refused(stands) => {
+                Ok(stands.is_some_and(|stands| stands.maybe_binary("write") == Some(write.as_slice())))
+            }
         }
     }
 }
@@ -126,15 +127,16 @@ impl Rows {
                 }
             };
             let parts = vec![
-                self.put_part(&IDEMPOTENCY, key.clone(), on_key)?,
+                self.put_part(&IDEMPOTENCY, key.clone(), on_key.clone())?,
                 self.put_part(&INVOCATIONS, write.clone(), Expression::new(CREATE, []))?,
             ];
             let Err(refused) = self.database.transact(parts).await? else { return Ok(Created::New) };
             match refused.into_iter().next().flatten() {
-                // One of the same id stands, and the key is free: it stands for that one.
+                // A record of the same id stands, and the key is free: it stands for that one.
                 None => {
-                    self.database.put(&IDEMPOTENCY, key, None).await?;
-                    return Ok(Created::New);
+                    if let Changed::Done = self.database.put(&IDEMPOTENCY, key.clone(), Some(on_key)).await? {
+                        return Ok(Created::New);
+                    }
                 }
                 Some(earlier) if self.is_alive(&earlier, now).await? => {
                     let is_same = earlier.binary("request")? == used.request.0;

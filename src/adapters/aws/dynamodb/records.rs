@@ -1,7 +1,8 @@
 //! Invocation records as items: how they are written, and how they are read back.
 //!
 //! A record that is too large for an item, or dear in one, lies among the artifacts, and its item says where. The index attributes
-//! are set so that a call that succeeds comes into three indexes and one that is accepted and then succeeds into four.
+//! are set so that a call that succeeds comes into three indexes and one that is accepted and then succeeds into four. A small record
+//! is kept below the kilobyte that a write unit pays for: what can be told from something else is not written twice.
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use crate::domain::time::Timestamp;
 use crate::ports::StoreError;
 use crate::ports::artifacts::{ArtifactError, ArtifactStore};
 
+use super::compact::without_nulls;
 use super::item::{Attributes, Item, binary, damaged, item, number, take_binary, text, ttl};
 use super::walk::{partition, partition_of_all, seq};
 
@@ -48,12 +50,12 @@ impl Records {
     }
 
     /// The item, of which `write` names this very writing: so a try whose answer was lost knows itself again.
-    pub async fn write(&self, stored: &StoredRecord, write: &str) -> Result<Item, StoreError> {
+    pub async fn write(&self, stored: &StoredRecord, write: Write) -> Result<Item, StoreError> {
         let record = &stored.record;
         let json = stored.json().map_err(|error| damaged("write a record", error))?;
         let size = json.len();
         let (body, artifact) = match size {
-            0..=IN_ITEM_BYTES_MAX => (Some(binary(json)), None),
+            0..=IN_ITEM_BYTES_MAX => (Some(binary(without_nulls(&json))), None),
             _ => (None, Some(text(self.artifacts.put(json).await?.to_string()))),
         };
         let (id, state) = (record.request_id.0, state(record.status));
@@ -64,14 +66,12 @@ impl Records {
         };
         Ok(item([
             ("id", Some(text(id.to_string()))),
-            ("owner", Some(text(&*stored.owner.0))),
-            ("function", Some(text(record.function_id.to_string()))),
             ("mode", Some(text(mode))),
             ("status", Some(text(record.status.as_str()))),
             ("attempt", Some(number(record.attempt))),
             ("over", self.result_over(record).map(|at| number(at.as_millis()))),
             ("ttl", Some(ttl(self.gone(record.created_at)))),
-            ("write", Some(text(write))),
+            ("write", Some(binary(write))),
             ("size", Some(number(size))),
             ("body", body),
             ("artifact", artifact),
@@ -129,6 +129,21 @@ impl Records {
     }
 }
 
+/// Names one writing of one record.
+pub(super) type Write = [u8; 8];
+
+pub(super) fn new_write() -> Write {
+    let mut write = [0; 8];
+    write.copy_from_slice(&uuid::Uuid::new_v4().as_bytes()[8..]);
+    write
+}
+
+/// What a partition is named after, without its share.
+fn whose<'a>(item: &'a Item, partition: &str) -> Result<&'a str, StoreError> {
+    let whose = item.text(partition)?.rsplit_once('#').map(|(whose, _)| whose);
+    whose.ok_or_else(|| damaged("read a record", "it is in no partition"))
+}
+
 /// An item read back, but for the record itself.
 pub(super) struct Row {
     pub owner: Owner,
@@ -145,12 +160,14 @@ pub(super) struct Row {
 
 impl Row {
     fn read(item: Item) -> Result<Self, StoreError> {
+        let (owner, function) = (Owner::new(whose(&item, "of_owner")?), whose(&item, "of_function")?);
+        let function = function.parse().map_err(|error| damaged("read a record", error))?;
         let status =
             Status::parse(item.text("status")?).ok_or_else(|| damaged("read a record", "an unknown status"))?;
         let created = item.text("seq")?.get(..14).and_then(|digits| digits.parse().ok());
         Ok(Self {
-            owner: Owner::new(item.text("owner")?),
-            function: item.parsed("function")?,
+            owner,
+            function,
             status,
             attempt: item.small("attempt")?,
             created: Timestamp(created.ok_or_else(|| damaged("read a record", "a place without a time"))?),

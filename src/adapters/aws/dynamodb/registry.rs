@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 
 use crate::adapters::sealed_env;
 use crate::domain::env::Env;
-use crate::domain::function::{Function, Version};
+use crate::domain::function::{Function, Version, name_is_valid};
 use crate::domain::ids::{FunctionId, Owner, VersionKey};
 use crate::domain::page::Page;
 use crate::domain::time::Timestamp;
@@ -236,8 +236,8 @@ impl Registry for Functions {
     }
 
     async fn function_named(&self, owner: &Owner, name: &str) -> Result<Option<Function>, StoreError> {
-        // DynamoDB knows no empty keys.
-        if name.is_empty() {
+        // What can't be a name is none; DynamoDB would refuse an empty key, or one of a kilobyte.
+        if !name_is_valid(name) {
             return Ok(None);
         }
         let found = self.database.get(&FUNCTIONS, key_in(&FUNCTIONS, names_of_owner(owner), name)).await?;
