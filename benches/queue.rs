@@ -130,12 +130,17 @@ async fn main() {
     senders.join_all().await;
     let (sent, took) = (jobs / SENDERS * SENDERS, began.elapsed());
     let cpu = (processor_time() - before) / sent as u32;
-    println!("{SENDERS} senders: {:.0} accepts/s, {cpu:?} of processor each, server included", sent as f64 / took.as_secs_f64());
+    println!(
+        "{SENDERS} senders: {:.0} accepts/s, {cpu:?} of processor each, server included",
+        sent as f64 / took.as_secs_f64()
+    );
 
     let (began, before) = (Instant::now(), processor_time());
     take(queue, clock, sent).await;
     let cpu = (processor_time() - before) / sent as u32;
     let rate = sent as f64 / began.elapsed().as_secs_f64();
-    println!("one worker of {PLACES} places: {rate:.0} received and acknowledged/s, {cpu:?} of processor each, server included");
+    println!(
+        "one worker of {PLACES} places: {rate:.0} received and acknowledged/s, {cpu:?} of processor each, server included"
+    );
     println!("requests: {:?}", server.requests());
 }

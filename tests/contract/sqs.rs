@@ -296,6 +296,8 @@ async fn a_fifo_queue_takes_a_job_once() {
     // What is sent anew is another message, or the job would be lost.
     queue.give_back(&lease.token, Duration::from_secs(5), false).await.unwrap();
     assert_eq!(queue.receive(10, usize::MAX, NOW).await.unwrap(), []);
+    // Held back behind the receiver.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     world.pass(Duration::from_secs(6)).await;
     let again = one(&*queue).await;
     assert_eq!((&again.job, again.attempt), (&job, 1));
@@ -328,7 +330,7 @@ async fn a_delay_longer_than_sqs_keeps_is_kept() {
     world.pass(Duration::from_secs(901)).await;
     assert_eq!(queue.receive(1, usize::MAX, NOW).await.unwrap(), []);
     // Held back behind the receiver.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
     world.pass(Duration::from_secs(2600)).await;
     assert_eq!(queue.receive(1, usize::MAX, NOW).await.unwrap(), []);
     world.pass(Duration::from_secs(101)).await;

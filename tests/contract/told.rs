@@ -50,7 +50,8 @@ async fn the_scaling_figure_is_one_metric() {
     ))
     .await;
     let sum_of = |name: &str| -> f64 {
-        let texts = answer.split(&format!("<{name}>")).skip(1).filter_map(|rest| rest.split('<').next());
+        let element = format!("<{name}>");
+        let texts = answer.split(&element).skip(1).filter_map(|rest| rest.split('<').next());
         texts.map(|text| text.parse::<f64>().unwrap()).sum()
     };
     assert_eq!((sum_of("SampleCount"), sum_of("Sum")), (2.0, 1.0), "{answer}");
