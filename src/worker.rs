@@ -15,6 +15,7 @@ mod code_cache;
 mod execute;
 #[cfg(test)]
 pub(crate) mod fake;
+mod given_up;
 mod handle;
 mod job;
 mod learned;

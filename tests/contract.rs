@@ -40,6 +40,12 @@ mod queue;
 mod redis;
 mod registry;
 mod roster;
+#[cfg(feature = "aws")]
+mod s3;
 mod samples;
 mod shared;
+#[cfg(feature = "aws")]
+mod sqs;
+#[cfg(feature = "aws")]
+mod told;
 mod world;

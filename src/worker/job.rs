@@ -28,7 +28,7 @@ const STORE_TRIES: u32 = 5;
 const STORE_PAUSE: Duration = Duration::from_millis(100);
 
 /// What is to become of the job.
-enum End {
+pub(super) enum End {
     /// Done by this attempt: store it and acknowledge.
     Final(Outcome),
     /// Given up: store it as DEAD and bury.
@@ -44,7 +44,7 @@ enum End {
 }
 
 impl End {
-    fn as_str(&self) -> &'static str {
+    pub(super) fn as_str(&self) -> &'static str {
         match self {
             End::Final(_) => "done",
             End::Dead(_) => "dead",
@@ -56,30 +56,7 @@ impl End {
     }
 }
 
-/// Between two looks for jobs that the queue put aside by itself.
-const GIVEN_UP_EVERY: Duration = Duration::from_secs(30);
-const GIVEN_UP_MAX: usize = 16;
-
 impl Worker {
-    /// Buries what no worker came to an end with, now and then; for ever.
-    pub(super) async fn bury_given_up(self: Arc<Self>) {
-        loop {
-            tokio::time::sleep(GIVEN_UP_EVERY).await;
-            if *self.phase.borrow() > Phase::Active {
-                continue;
-            }
-            match self.queue.given_up(GIVEN_UP_MAX).await {
-                Ok(leases) => {
-                    for lease in leases {
-                        let end = self.lost_for_good(lease.job.mode, "no worker that had it came to an end with it");
-                        self.settle(&lease, None, end).await;
-                    }
-                }
-                Err(error) => tracing::warn!(%error, "jobs that were put aside can't be read"),
-            }
-        }
-    }
-
     pub(super) async fn run_job(&self, lease: Lease) {
         let id = lease.job.invocation;
         if *self.phase.borrow() > Phase::Active {
@@ -177,7 +154,7 @@ impl Worker {
     }
 
     /// Nobody replays a call that its caller has seen fail.
-    fn lost_for_good(&self, mode: Mode, why: &str) -> End {
+    pub(super) fn lost_for_good(&self, mode: Mode, why: &str) -> End {
         let failure = Failure::new(ErrorType::PlatformError, why);
         match mode {
             Mode::Sync => End::Final(Outcome::without_execution(Status::Failed, failure)),
@@ -226,7 +203,7 @@ impl Worker {
         }
     }
 
-    async fn settle(&self, lease: &Lease, invocation: Option<Arc<Invocation>>, end: End) {
+    pub(super) async fn settle(&self, lease: &Lease, invocation: Option<Arc<Invocation>>, end: End) {
         self.metrics.jobs.with_label_values(&[end.as_str()]).inc();
         let token = &lease.token;
         let done = match end {

@@ -17,6 +17,7 @@ use crate::ports::Unavailable;
 use crate::ports::clock::Clock;
 use crate::ports::instance::{Instance, Notice};
 
+use super::client::http_client;
 use super::query::{Query, between};
 
 /// The service is on this machine.
@@ -51,10 +52,9 @@ impl Ec2 {
         groups: Option<&str>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, Unavailable> {
-        // Built without the SDK's own client, it has none unless it is given one.
-        let client = ProviderConfig::without_region().with_http_client(super::client::http_client());
+        let settings = ProviderConfig::default().with_http_client(http_client());
         let mut builder = imds::Client::builder()
-            .configure(&client)
+            .configure(&settings)
             .max_attempts(TRIES_MAX)
             .connect_timeout(CONNECT_MAX)
             .read_timeout(READ_MAX)

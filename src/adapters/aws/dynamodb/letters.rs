@@ -193,7 +193,6 @@ impl Letters {
                 accepted_at: item.time("accepted")?,
                 mode: Mode::Async,
                 // Nobody waits for a letter's job any more.
-                mode: Mode::Async,
             },
             attempts: item.small("attempts")?,
             reason: item.text("reason")?.to_owned(),
