@@ -15,6 +15,7 @@ mod code_cache;
 mod execute;
 #[cfg(test)]
 mod fake;
+mod given_up;
 mod handle;
 mod job;
 mod learned;
@@ -211,6 +212,7 @@ impl Worker {
         self.background.spawn(self.sandboxes.clone().tick());
         self.background.spawn(self.clone().hear());
         self.background.spawn(self.clone().keep_learned());
+        self.background.spawn(self.clone().bury_given_up());
         let sample_ms = self.config.metrics.sample_ms;
         if sample_ms > 0 {
             self.background.spawn(self.sandboxes.clone().sample(Duration::from_millis(sample_ms)));

@@ -35,5 +35,11 @@ mod lessons;
 mod listing;
 mod queue;
 mod registry;
+#[cfg(feature = "aws")]
+mod s3;
 mod samples;
+#[cfg(feature = "aws")]
+mod sqs;
+#[cfg(feature = "aws")]
+mod told;
 mod world;

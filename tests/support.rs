@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod dynamodb;
 pub mod faults;
 pub mod footprint;
+#[cfg(feature = "aws")]
 pub mod imds;
 pub mod listener;
 #[cfg(feature = "aws")]
@@ -19,6 +20,7 @@ pub mod platform;
 pub mod s3;
 pub mod signer;
 pub mod slots;
+#[cfg(feature = "aws")]
 pub mod sqs;
 pub mod sse;
 pub mod surroundings;

@@ -28,7 +28,7 @@ const STORE_TRIES: u32 = 5;
 const STORE_PAUSE: Duration = Duration::from_millis(100);
 
 /// What is to become of the job.
-enum End {
+pub(super) enum End {
     /// Done by this attempt: store it and acknowledge.
     Final(Outcome),
     /// Given up: store it as DEAD and bury.
@@ -44,7 +44,7 @@ enum End {
 }
 
 impl End {
-    fn as_str(&self) -> &'static str {
+    pub(super) fn as_str(&self) -> &'static str {
         match self {
             End::Final(_) => "done",
             End::Dead(_) => "dead",
@@ -143,7 +143,7 @@ impl Worker {
         }
     }
 
-    fn lost_for_good(&self, why: &str) -> End {
+    pub(super) fn lost_for_good(&self, why: &str) -> End {
         End::Dead(Outcome::without_execution(Status::Dead, Failure::new(ErrorType::PlatformError, why)))
     }
 
@@ -188,7 +188,7 @@ impl Worker {
         }
     }
 
-    async fn settle(&self, lease: &Lease, invocation: Option<Arc<Invocation>>, end: End) {
+    pub(super) async fn settle(&self, lease: &Lease, invocation: Option<Arc<Invocation>>, end: End) {
         self.metrics.jobs.with_label_values(&[end.as_str()]).inc();
         let token = &lease.token;
         let done = match end {

@@ -127,6 +127,8 @@ async fn every_metric_is_documented_and_every_documented_one_exists() {
         include_str!("../../src/worker/metrics.rs"),
         include_str!("../../src/adapters/embedded/metrics.rs"),
         include_str!("../../src/adapters/aws/dynamodb/metrics.rs"),
+        include_str!("../../src/adapters/aws/sqs/metrics.rs"),
+        include_str!("../../src/adapters/aws/logs.rs"),
         include_str!("../../src/sandbox/seccomp/listener.rs"),
         include_str!("../../src/node/metrics.rs"),
     ]

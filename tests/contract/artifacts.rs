@@ -11,6 +11,8 @@ use faasd::ports::artifacts::ArtifactError;
 use sha2::{Digest as _, Sha256};
 
 use super::embedded::EmbeddedWorld;
+#[cfg(feature = "aws")]
+use super::s3::S3World;
 use super::samples;
 use super::world::World;
 
@@ -22,6 +24,16 @@ contract!(worlds: [embedded => EmbeddedWorld], tests: [
     damage_is_told_never_served,
     what_nobody_uses_is_collected_when_its_time_is_over,
     what_is_referred_to_stays,
+]);
+
+// Why the others are not here stands in `s3.rs`.
+#[cfg(feature = "aws")]
+contract!(worlds: [s3 => S3World], tests: [
+    bytes_come_back_under_their_digest,
+    artifacts_survive_a_kill,
+    storing_again_changes_nothing,
+    many_may_store_the_same_at_once,
+    damage_is_told_never_served,
 ]);
 
 /// Beyond the retention of artifacts.

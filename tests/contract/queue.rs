@@ -12,6 +12,8 @@ use faasd::ports::queue::{JobQueue, QueueError};
 
 use super::embedded::EmbeddedWorld;
 use super::samples::job;
+#[cfg(feature = "aws")]
+use super::sqs::{FastSqsWorld, MotoSqsWorld};
 use super::world::World;
 
 contract!(worlds: [embedded => EmbeddedWorld], tests: [
@@ -36,6 +38,37 @@ contract!(worlds: [embedded => EmbeddedWorld], tests: [
     a_foreign_token_is_lost,
     a_receiver_that_goes_away_takes_nothing_along,
     owners_take_turns,
+    jobs_of_an_owner_at_its_most_stay_and_hold_up_nobody,
+]);
+
+// Why some are not here stands in `sqs.rs`.
+#[cfg(feature = "aws")]
+contract!(worlds: [sqs => FastSqsWorld], tests: [
+    a_job_arrives_as_it_was_sent,
+    a_sent_job_survives_a_kill,
+    an_empty_queue_answers_when_the_wait_is_over,
+    a_waiting_receiver_gets_what_is_sent_meanwhile,
+    jobs_come_oldest_ready_first,
+    a_delayed_job_waits_for_its_time,
+    a_delay_outlives_a_kill,
+    each_job_goes_to_one_of_many_receivers,
+    a_lease_that_ran_out_is_lost_and_the_job_comes_again,
+    an_extended_lease_lasts,
+    an_acknowledged_job_is_gone,
+    a_job_given_back_comes_again_after_its_delay,
+    an_uncounted_lease_is_no_attempt,
+    a_foreign_token_is_lost,
+    a_receiver_that_goes_away_takes_nothing_along,
+    jobs_of_an_owner_at_its_most_stay_and_hold_up_nobody,
+]);
+
+#[cfg(feature = "aws")]
+contract!(worlds: [moto => MotoSqsWorld], tests: [
+    a_job_arrives_as_it_was_sent,
+    an_empty_queue_answers_when_the_wait_is_over,
+    a_waiting_receiver_gets_what_is_sent_meanwhile,
+    an_uncounted_lease_is_no_attempt,
+    a_foreign_token_is_lost,
     jobs_of_an_owner_at_its_most_stay_and_hold_up_nobody,
 ]);
 

@@ -10,12 +10,14 @@ use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_config::imds;
 use aws_config::imds::client::error::ImdsError;
+use aws_config::provider_config::ProviderConfig;
 use tokio::sync::OnceCell;
 
 use crate::ports::Unavailable;
 use crate::ports::clock::Clock;
 use crate::ports::instance::{Instance, Notice};
 
+use super::client::http_client;
 use super::query::{Query, between};
 
 /// The service is on this machine.
@@ -50,7 +52,9 @@ impl Ec2 {
         groups: Option<&str>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, Unavailable> {
+        let settings = ProviderConfig::default().with_http_client(http_client());
         let mut builder = imds::Client::builder()
+            .configure(&settings)
             .max_attempts(TRIES_MAX)
             .connect_timeout(CONNECT_MAX)
             .read_timeout(READ_MAX)

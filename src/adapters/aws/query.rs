@@ -1,5 +1,5 @@
-//! Requests to an AWS service in the query protocol, signed by Signature Version 4: for one of which we need few actions, and whose
-//! client would take longer to build than all the rest.
+//! Requests to an AWS service in the query protocol, signed by Signature Version 4: for services of which we need an action or two,
+//! and whose clients take long to build.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -35,6 +35,7 @@ pub(super) struct Query {
 }
 
 impl Query {
+    /// The endpoint is the one given, else the one that all clients were told, else the service's own.
     pub fn new(
         sdk: &SdkConfig,
         service: &'static str,
@@ -44,7 +45,11 @@ impl Query {
         let region = sdk.region().ok_or("no AWS region is set: set AWS_REGION")?.to_string();
         let credentials = sdk.credentials_provider().ok_or("no AWS credentials are set up")?;
         let usual = format!("https://{service}.{region}.amazonaws.com/");
-        let endpoint: Uri = endpoint.unwrap_or(&usual).parse().map_err(|error| format!("the endpoint: {error}"))?;
+        let endpoint: Uri = endpoint
+            .or(sdk.endpoint_url())
+            .unwrap_or(&usual)
+            .parse()
+            .map_err(|error| format!("the endpoint: {error}"))?;
         let is_plain = endpoint.scheme_str() == Some("http");
         let tls = if is_plain { None } else { Some(connector(Path::new("")).map_err(|error| error.to_string())?) };
         Ok(Self { service, region, endpoint, credentials, clock, tls })

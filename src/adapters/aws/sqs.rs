@@ -31,7 +31,6 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use crate::adapters::aws::dynamodb;
 use crate::adapters::locked;
 use crate::config::Config;
-use crate::domain::ids::Digest;
 use crate::domain::job::{Backlog, DeadLetter, Job, Lease, LeaseToken, Payload};
 use crate::domain::time::Timestamp;
 use crate::ports::StoreError;
@@ -137,8 +136,8 @@ impl Queue {
         let url = config.aws.queue_url.clone();
         let is_fifo = url.ends_with(".fifo");
         let polls = |source, url: &str| {
-            let (clock, metrics) = (clock.clone(), metrics.clone());
-            Arc::new(Polls::new(polling.clone(), url.to_owned(), source, visibility, clock, metrics))
+            let (artifacts, clock, metrics) = (artifacts.clone(), clock.clone(), metrics.clone());
+            Arc::new(Polls::new(polling.clone(), url.to_owned(), source, visibility, artifacts, clock, metrics))
         };
         let deletes = |url: &str| {
             Batches::start(Deletes { client: client.clone(), url: url.to_owned() }, linger, metrics.clone())
@@ -196,7 +195,7 @@ impl JobQueue for Queue {
                     let _ = poll.await;
                 }
             }
-            let (leases, turned_away) = self.0.hand_out(max, per_owner_max).await;
+            let (leases, turned_away) = self.0.hand_out(max, per_owner_max);
             if !leases.is_empty() {
                 return Ok(leases);
             }
@@ -385,11 +384,11 @@ impl Inner {
         Lease { token, job, attempt, valid_for: self.visibility }
     }
 
-    /// Leases of what lies on the shelf, and whether any was turned away.
-    async fn hand_out(self: &Arc<Self>, max: usize, per_owner_max: usize) -> (Vec<Lease>, bool) {
+    /// Leases of what lies on the shelf, and whether any was turned away. In one step: a receiver that goes away either has them or not.
+    fn hand_out(self: &Arc<Self>, max: usize, per_owner_max: usize) -> (Vec<Lease>, bool) {
         let (mut leases, mut over) = (Vec::new(), Vec::new());
         while leases.len() < max
-            && let Some(mut arrived) = self.polls.take(1).pop()
+            && let Some(arrived) = self.polls.take(1).pop()
         {
             let now = self.clock.monotonic();
             if let Some(wait) = self.too_early(&arrived) {
@@ -397,7 +396,6 @@ impl Inner {
             } else if locked(&self.leases).of_owner(&arrived.message.job.owner, now) >= per_owner_max {
                 over.push(arrived);
             } else {
-                self.bring_payload(&mut arrived.message).await;
                 leases.push(self.lease(arrived, now));
             }
         }
@@ -421,15 +419,6 @@ impl Inner {
                 tracing::warn!(?error, "a delayed job comes too early");
             }
         });
-    }
-
-    /// What was placed beside the message comes back into the job. What can't be read is left for the worker to find out.
-    async fn bring_payload(&self, message: &mut Message) {
-        let Some(digest): Option<Digest> = message.beside else { return };
-        match self.artifacts.get(digest).await {
-            Ok(bytes) => message.job.payload = Payload::Inline(bytes),
-            Err(error) => tracing::warn!(invocation_id = %message.job.invocation, %error, "payload not read yet"),
-        }
     }
 
     /// Takes what nobody came for.

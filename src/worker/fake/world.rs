@@ -34,6 +34,8 @@ pub struct World {
     pub records: Mutex<BTreeMap<InvocationId, Arc<StoredRecord>>>,
     pub jobs: Mutex<VecDeque<(Job, u32, Instant)>>,
     pub leased: Mutex<HashMap<LeaseToken, (Job, u32)>>,
+    /// Jobs that nobody came to an end with, and their attempts.
+    pub put_aside: Mutex<VecDeque<(Job, u32)>>,
     pub buried: Mutex<Vec<(InvocationId, String)>>,
     pub given_back: Mutex<Vec<(Duration, bool)>>,
     pub extended: AtomicUsize,
@@ -52,6 +54,7 @@ impl World {
             records: Mutex::default(),
             jobs: Mutex::default(),
             leased: Mutex::default(),
+            put_aside: Mutex::default(),
             buried: Mutex::default(),
             given_back: Mutex::default(),
             extended: AtomicUsize::new(0),
@@ -151,6 +154,17 @@ impl JobQueue for World {
             }
             sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    async fn given_up(&self, max: usize) -> Result<Vec<Lease>, StoreError> {
+        let mut put_aside = self.put_aside.lock().unwrap();
+        let count = max.min(put_aside.len());
+        let lease = |(job, attempt): (Job, u32)| {
+            let token = LeaseToken(format!("{}-{attempt}", job.invocation));
+            self.leased.lock().unwrap().insert(token.clone(), (job.clone(), attempt));
+            Lease { token, job, attempt, valid_for: Duration::from_secs(30) }
+        };
+        Ok(put_aside.drain(..count).map(lease).collect())
     }
 
     async fn extend(&self, token: &LeaseToken, _: Duration) -> Result<(), QueueError> {

@@ -42,6 +42,29 @@ async fn a_job_whose_version_is_gone_is_buried() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_job_that_the_queue_put_aside_ends_dead_without_being_run() {
+    let bench = bench();
+    let f = bench.function();
+    let ids = [bench.world.enqueue(&f, "echo"), bench.world.enqueue(&f, "echo")];
+    for (job, _, _) in bench.world.jobs.lock().unwrap().drain(..) {
+        bench.world.put_aside.lock().unwrap().push_back((job, 9));
+    }
+    {
+        let mut records = bench.world.records.lock().unwrap();
+        Arc::make_mut(records.get_mut(&ids[1]).unwrap()).record.status = Status::Success;
+    }
+    bench.worker.start();
+    let record = bench.finished(ids[0]).await;
+    assert_eq!((record.status, record.error_type), (Status::Dead, Some(ErrorType::PlatformError)));
+    sleep(Duration::from_millis(10)).await;
+    let buried: Vec<_> = bench.world.buried.lock().unwrap().iter().map(|(id, _)| *id).collect();
+    assert_eq!(buried, [ids[0]], "one that ended is no dead one");
+    assert_eq!(bench.world.record(ids[1]).status, Status::Success);
+    assert!(bench.world.leased.lock().unwrap().is_empty());
+    assert_eq!(bench.driver.started.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_final_record_is_not_run_again() {
     let bench = bench();
     let f = bench.function();

@@ -21,7 +21,9 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::adapters::locked;
+use crate::domain::job::Payload;
 use crate::ports::StoreError;
+use crate::ports::artifacts::ArtifactStore;
 use crate::ports::clock::Clock;
 
 use super::errors::Refused;
@@ -57,6 +59,7 @@ pub(super) struct Polls {
     url: String,
     source: Source,
     visibility_s: i32,
+    artifacts: Arc<dyn ArtifactStore>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     state: Mutex<State>,
@@ -80,12 +83,13 @@ impl Polls {
         url: String,
         source: Source,
         visibility: Duration,
+        artifacts: Arc<dyn ArtifactStore>,
         clock: Arc<dyn Clock>,
         metrics: Metrics,
     ) -> Self {
         let visibility_s = i32::try_from(visibility.as_secs()).unwrap_or(i32::MAX);
         let (state, told, counter) = (Mutex::default(), Notify::new(), AtomicU64::new(0));
-        Self { client, url, source, visibility_s, clock, metrics, state, told, counter }
+        Self { client, url, source, visibility_s, artifacts, clock, metrics, state, told, counter }
     }
 
     /// Takes up to `max` messages from the shelf, the longest queued first.
@@ -129,7 +133,7 @@ impl Polls {
         sizes.map(|count| tokio::spawn(self.clone().poll(count, wait_s, unclaimed.clone()))).collect()
     }
 
-    async fn poll<F: Fn(Vec<Arrived>)>(self: Arc<Self>, count: usize, wait_s: i32, unclaimed: F) {
+    async fn poll<F: Fn(Vec<Arrived>) + Send + 'static>(self: Arc<Self>, count: usize, wait_s: i32, unclaimed: F) {
         self.metrics.request("receive", 0);
         let within = Duration::from_secs(wait_s.unsigned_abs().into()) + POLL_SLACK + WATCHDOG_SLACK;
         let result = match tokio::time::timeout(within, self.ask(count, wait_s)).await {
@@ -158,9 +162,13 @@ impl Polls {
             }
         };
         self.told.notify_waiters();
-        if numbers.is_empty() {
-            return;
+        if !numbers.is_empty() {
+            tokio::spawn(self.clear(numbers, unclaimed));
         }
+    }
+
+    /// Takes from the shelf what nobody came for.
+    async fn clear<F: Fn(Vec<Arrived>) + Send + 'static>(self: Arc<Self>, numbers: Vec<u64>, unclaimed: F) {
         tokio::time::sleep(SHELF_MAX).await;
         let left: Vec<Arrived> = {
             let mut state = locked(&self.state);
@@ -190,7 +198,18 @@ impl Polls {
         let at = self.clock.monotonic();
         let messages = answer.messages.unwrap_or_default();
         self.metrics.received(messages.len());
-        Ok(messages.into_iter().filter_map(|message| self.read(message, at)).collect())
+        let mut arrived: Vec<Arrived> = messages.into_iter().filter_map(|message| self.read(message, at)).collect();
+        futures_util::future::join_all(arrived.iter_mut().map(|one| self.bring_payload(&mut one.message))).await;
+        Ok(arrived)
+    }
+
+    /// What was placed beside the message comes back into the job. What can't be had now is left for the worker to ask for.
+    async fn bring_payload(&self, message: &mut Message) {
+        let Some(digest) = message.beside else { return };
+        match self.artifacts.get(digest).await {
+            Ok(bytes) => message.job.payload = Payload::Inline(bytes),
+            Err(error) => tracing::warn!(invocation_id = %message.job.invocation, %error, "payload not read yet"),
+        }
     }
 
     /// What can't be read stays where it is: SQS hands it out again, and puts it aside in the end.
