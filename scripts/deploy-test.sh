@@ -113,6 +113,57 @@ for run in "${runs[@]}"; do
     fi
 done
 
+# The boot script, with the secrets that the apply made and a metadata service of our own.
+awscli=1.46.3
+cli="${tools%/*}/awscli-$awscli"
+if [ ! -x "$cli/bin/aws" ]; then
+    python3 -m venv "$cli"
+    "$cli/bin/pip" install --quiet "awscli==$awscli"
+fi
+boots() {
+    local run="$WORK/run" path="/fleet" imds port code=0
+    printf 'a certificate\nof two lines' >"$WORK/crt"
+    "$cli/bin/aws" ssm put-parameter --name /own/tls.crt --type SecureString --value "file://$WORK/crt" >/dev/null
+    "$cli/bin/aws" ssm put-parameter --name /own/tls.key --type SecureString --value "a key" >/dev/null
+    python3 scripts/emulator/imds.py >"$WORK/imds" &
+    imds=$!
+    for _ in $(seq 50); do
+        [ -s "$WORK/imds" ] && break
+        sleep 0.1
+    done
+    port="$(cat "$WORK/imds")"
+    boot() {
+        env PATH="$cli/bin:$PATH" FAASD_RUN="$run" REGION=$region SECRETS_PATH="$1" NODE_PORT=8081 \
+            TLS_CERTIFICATE=/own/tls.crt TLS_KEY=/own/tls.key \
+            AWS_EC2_METADATA_SERVICE_ENDPOINT="http://127.0.0.1:$port" packer/files/faasd-boot
+    }
+    boot "$path" || code=$?
+    # A path without secrets must not leave a node that looks ready.
+    if boot /nowhere 2>"$WORK/boot-said"; then
+        code=1
+        echo "it went on without secrets"
+    fi
+    kill "$imds"
+    wait "$imds" 2>/dev/null || true
+    [ "$code" -eq 0 ] || return "$code"
+    grep -q 'no secrets under /nowhere' "$WORK/boot-said"
+    diff <(cd "$run" && stat -c '%n %a' . ./*) - <<'EOT'
+. 700
+./fleet.secret 600
+./node.env 600
+./secrets.key 600
+./tls.crt 600
+./tls.key 600
+EOT
+    grep -qx '[0-9a-f]\{64\}' "$run/secrets.key"
+    diff "$run/tls.crt" <(cat "$WORK/crt" && echo)
+    grep -qx 'FAASD_FLEET__ADVERTISE=10.71.16.9:8081' "$run/node.env"
+    grep -q '^FAASD_REDIS__PASSWORD=[A-Za-z0-9]\{64\}$' "$run/node.env"
+}
+if [ -f "$WORK/fleet.json" ]; then
+    check "a node boots: secrets, address, certificate" boots
+fi
+
 # With an executable at hand, its own judgement of the configuration that Terraform writes, and of the tables.
 faasd="${FAASD:-}"
 if [ -z "$faasd" ]; then

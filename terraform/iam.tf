@@ -86,13 +86,6 @@ locals {
       Resource = aws_sqs_queue.jobs.arn
     },
     {
-      # Dead letters are taken into the store, where they are listed and replayed.
-      Sid      = "DeadLetters"
-      Effect   = "Allow"
-      Action   = ["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"]
-      Resource = aws_sqs_queue.dead_letters.arn
-    },
-    {
       # PutMetricData names no resource; the namespace is its bound.
       Sid       = "Signal"
       Effect    = "Allow"
@@ -135,10 +128,18 @@ locals {
   # Of those that run functions.
   run_statements = [
     {
+      # Sending too: a job that is given back without an attempt is sent anew.
       Sid      = "JobsOut"
       Effect   = "Allow"
-      Action   = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"]
+      Action   = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:SendMessage"]
       Resource = aws_sqs_queue.jobs.arn
+    },
+    {
+      # What no worker survived ends as a dead letter in the store.
+      Sid      = "DeadLetters"
+      Effect   = "Allow"
+      Action   = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"]
+      Resource = aws_sqs_queue.dead_letters.arn
     },
   ]
 

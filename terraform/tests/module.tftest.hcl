@@ -118,7 +118,7 @@ run "a_fleet" {
   assert {
     condition = length(setintersection(
       toset(flatten([for s in jsondecode(aws_iam_role_policy.workers[0].policy).Statement : s.Action])),
-      ["sqs:SendMessage", "s3:DeleteObject", "ec2:AssociateAddress", "cloudwatch:PutMetricData"],
+      ["s3:DeleteObject", "ec2:AssociateAddress", "cloudwatch:PutMetricData"],
     )) == 0
     error_message = "a worker may do what only controllers do"
   }
