@@ -51,7 +51,7 @@ locals {
         { path = "/etc/faasd/environment", permissions = "0644", content = local.environment },
         { path = "/etc/faasd/boot.env", permissions = "0644", content = local.boot[role] },
       ]
-      runcmd = [["systemctl", "enable", "--now", "faasd-boot.service", local.unit[role]]]
+      runcmd = [["systemctl", "enable", "--now", local.unit[role]]]
     }), "\n"])
   }
 }

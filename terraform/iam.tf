@@ -52,8 +52,8 @@ locals {
     {
       Sid      = "Secrets"
       Effect   = "Allow"
-      Action   = "ssm:GetParametersByPath"
-      Resource = "${local.arn_here}:ssm:${local.region}:${local.account}:parameter${var.secrets_path}"
+      Action   = "ssm:GetParameter"
+      Resource = "${local.arn_here}:ssm:${local.region}:${local.account}:parameter${var.secrets_path}/*"
     },
     {
       # Session Manager's own calls; they name no resource. Not the managed policy for it: that one may read every parameter.
