@@ -58,6 +58,16 @@ every_alarm_is_explained() {
 }
 check "alarms: every one is explained in docs/operations.md" every_alarm_is_explained
 
+every_alert_is_explained() {
+    local alerts name
+    alerts="$(sed -n 's/^ *- alert: //p' config/alerts.yaml observability/rules.yaml)"
+    [ "$(wc -l <<<"$alerts")" -gt 10 ]
+    for name in $alerts; do
+        grep -q "^| .*\`$name\`.* |" docs/operations.md || { echo "docs/operations.md does not explain $name"; return 1; }
+    done
+}
+check "alerts: every one is explained in docs/operations.md" every_alert_is_explained
+
 # --- Units -----------------------------------------------------------------------------------------------------------------------
 
 # systemd-analyze ends with 0 even where it warns; and it wants the executable to be there.
