@@ -127,8 +127,9 @@ boots() {
     "$cli/bin/aws" ssm put-parameter --name /own/tls.key --type SecureString --value "a key" >/dev/null
     python3 scripts/emulator/imds.py >"$WORK/imds" &
     imds=$!
-    # This is a shell of its own (check).
-    trap 'kill "$imds" 2>/dev/null || true' EXIT
+    # This is a shell of its own (check), which waits for whoever holds its output.
+    # shellcheck disable=SC2064 # Now: it is a local one.
+    trap "kill $imds 2>/dev/null || true" EXIT
     for _ in $(seq 50); do
         [ -s "$WORK/imds" ] && break
         sleep 0.1
