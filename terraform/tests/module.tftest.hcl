@@ -134,6 +134,10 @@ run "a_fleet" {
     error_message = "workers must find Redis on the controller, and drain as long as they were told"
   }
   assert {
+    condition     = strcontains(local.configuration["controller"], "url = \"redis://127.0.0.1:6379\"")
+    error_message = "a controller must find its own Redis before it holds the address"
+  }
+  assert {
     condition     = alltrue([for rule in aws_vpc_security_group_ingress_rule.workers_from_controllers : rule.cidr_ipv4 == null])
     error_message = "workers are reached by controllers alone"
   }
