@@ -6,9 +6,17 @@ CHECKS_OK=0 CHECKS_FAILED=0 CHECKS_IGNORED=0
 
 # `check NAME COMMAND…`: runs it; what it said is shown if it fails.
 check() {
-    local name="$1" said
+    local name="$1" said code
     shift
-    if said="$("$@" 2>&1)"; then
+    # Not as a condition: in one, bash would go on after a command that fails.
+    set +e
+    said="$(
+        set -e
+        "$@" 2>&1
+    )"
+    code=$?
+    set -e
+    if [ "$code" -eq 0 ]; then
         CHECKS_OK=$((CHECKS_OK + 1))
         echo "deploy $name ... ok"
     else

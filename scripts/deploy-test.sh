@@ -95,7 +95,7 @@ for run in "${runs[@]}"; do
     # In this shell, which alone may wait for its children.
     code=0
     wait "${pids[$run]}" || code=$?
-    check "apply of $run to the emulator, and an empty plan after it" eval "[ $code -eq 0 ] || { tail -n 60 '$WORK/$run.log'; false; }"
+    check "apply of $run to the emulator, and an empty plan after it" eval "[ $code -eq 0 ] || { grep -Ev 'Refreshing state|Closing' '$WORK/$run.log' | tail -n 60; false; }"
 done
 
 # Of what is not done that it asks for, terraform/checkov.yaml has the reasons.
@@ -112,6 +112,63 @@ for run in "${runs[@]}"; do
         check "what $run made in the emulator" "$tools/bin/python" scripts/deploy-look.py made "$WORK/$run.json" "$run"
     fi
 done
+
+# The boot script, with the secrets that the apply made and a metadata service of our own.
+awscli=1.46.3
+cli="${tools%/*}/awscli-$awscli"
+if [ ! -x "$cli/bin/aws" ]; then
+    python3 -m venv "$cli"
+    "$cli/bin/pip" install --quiet "awscli==$awscli"
+fi
+boots() {
+    local run="$WORK/run" path="/fleet" imds port code=0
+    printf 'a certificate\nof two lines' >"$WORK/crt"
+    "$cli/bin/aws" ssm put-parameter --name /own/tls.crt --type SecureString --value "file://$WORK/crt" >/dev/null
+    "$cli/bin/aws" ssm put-parameter --name /own/tls.key --type SecureString --value "a key" >/dev/null
+    python3 scripts/emulator/imds.py >"$WORK/imds" &
+    imds=$!
+    # This is a shell of its own (check), which waits for whoever holds its output.
+    # shellcheck disable=SC2064 # Now: it is a local one.
+    trap "kill $imds 2>/dev/null || true" EXIT
+    for _ in $(seq 50); do
+        [ -s "$WORK/imds" ] && break
+        sleep 0.1
+    done
+    port="$(cat "$WORK/imds")"
+    boot() {
+        env PATH="$cli/bin:$PATH" FAASD_RUN="$run" REGION=$region SECRETS_PATH="$1" NODE_PORT=8081 \
+            TLS_CERTIFICATE=/own/tls.crt TLS_KEY=/own/tls.key \
+            FAASD_BOOT_TRIES=1 AWS_EC2_METADATA_SERVICE_ENDPOINT="http://127.0.0.1:$port" packer/files/faasd-boot
+    }
+    boot "$path" || code=$?
+    cp "$run/secrets.key" "$WORK/key"
+    # A second sealing key, as when it is changed: each on a line of its own.
+    "$cli/bin/aws" ssm put-parameter --overwrite --name "$path/secrets-key" --value "$(cat "$WORK/key")
+$(printf '0%.0s' {1..64})" >/dev/null
+    boot "$path" || code=$?
+    # A path without secrets must not leave a node that looks ready.
+    if boot /nowhere 2>"$WORK/boot-said"; then
+        code=1
+        echo "it went on without secrets"
+    fi
+    [ "$code" -eq 0 ] || return "$code"
+    grep -q 'no /nowhere/secrets-key in the parameter store' "$WORK/boot-said"
+    diff <(cd "$run" && stat -c '%n %a' . ./*) - <<'EOT'
+. 700
+./fleet.secret 600
+./node.env 600
+./secrets.key 600
+./tls.crt 600
+./tls.key 600
+EOT
+    [ "$(grep -cx '[0-9a-f]\{64\}' "$run/secrets.key")" -eq 2 ]
+    diff "$run/tls.crt" <(cat "$WORK/crt" && echo)
+    grep -qx 'FAASD_FLEET__ADVERTISE=10.71.16.9:8081' "$run/node.env"
+    grep -q '^FAASD_REDIS__PASSWORD=[A-Za-z0-9]\{64\}$' "$run/node.env"
+}
+if [ -f "$WORK/fleet.json" ]; then
+    check "a node boots: secrets, address, certificate" boots
+fi
 
 # With an executable at hand, its own judgement of the configuration that Terraform writes, and of the tables.
 faasd="${FAASD:-}"

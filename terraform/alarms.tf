@@ -39,7 +39,7 @@ locals {
         above      = var.alarms.oldest_job_s, minutes = 5, missing = "notBreaching"
       }
       dead-letters = {
-        says       = "A job ended each worker that took it, and lies in the dead letter queue."
+        says       = "A job ended each worker that took it, and none takes it over from the dead letter queue."
         namespace  = "AWS/SQS", metric = "ApproximateNumberOfMessagesVisible", statistic = "Maximum"
         dimensions = { QueueName = aws_sqs_queue.dead_letters.name }
         above      = 0, minutes = 1, missing = "notBreaching"
@@ -50,12 +50,6 @@ locals {
         dimensions = { AutoScalingGroupName = aws_autoscaling_group.controllers.name }
         below      = 1, minutes = 3, missing = "breaching"
       }
-      no-signal = {
-        says       = "No controller publishes how much work there is: none leads, none is ready, or none reaches CloudWatch."
-        namespace  = local.metrics_namespace, metric = local.work_metric, statistic = "SampleCount"
-        dimensions = {}
-        below      = 1, minutes = 5, missing = "breaching"
-      }
     },
     {
       for name, table in aws_dynamodb_table.store : "throttled-writes-${name}" => {
@@ -65,6 +59,14 @@ locals {
         above      = 0, minutes = 5, missing = "notBreaching"
       }
     },
+    local.has_workers ? {
+      no-signal = {
+        says       = "No controller publishes how much work there is: none leads, none is ready, or none reaches CloudWatch."
+        namespace  = local.metrics_namespace, metric = local.work_metric, statistic = "SampleCount"
+        dimensions = {}
+        below      = 1, minutes = 5, missing = "breaching"
+      }
+    } : {},
     var.records_log.enabled ? {
       failed-calls = {
         says       = "Many calls fail by their functions: a version that does not work, or limits too low."

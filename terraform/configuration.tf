@@ -16,9 +16,10 @@ locals {
       dead_letter_url   = aws_sqs_queue.dead_letters.url
       metrics_namespace = local.metrics_namespace
       log_group         = join("", aws_cloudwatch_log_group.records[*].name)
-      redis_url         = local.redis_url
-      logs_s            = 86400 * var.retention_days
-      drain_ms          = 1000 * (role == "worker" ? var.workers.drain_s : 30)
+      # Its own Redis a controller finds without the address, which it can take only once it has Redis.
+      redis_url = local.redis_on_controller && role != "worker" ? "redis://127.0.0.1:6379" : local.redis_url
+      logs_s    = 86400 * var.retention_days
+      drain_ms  = 1000 * (role == "worker" ? var.workers.drain_s : 30)
     })
   }
 
@@ -51,7 +52,7 @@ locals {
         { path = "/etc/faasd/environment", permissions = "0644", content = local.environment },
         { path = "/etc/faasd/boot.env", permissions = "0644", content = local.boot[role] },
       ]
-      runcmd = [["systemctl", "enable", "--now", "faasd-boot.service", local.unit[role]]]
+      runcmd = [["systemctl", "enable", "--now", local.unit[role]]]
     }), "\n"])
   }
 }

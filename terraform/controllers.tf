@@ -100,13 +100,6 @@ resource "aws_autoscaling_group" "controllers" {
     }
   }
 
-  initial_lifecycle_hook {
-    name                 = "drain"
-    lifecycle_transition = "autoscaling:EC2_INSTANCE_TERMINATING"
-    heartbeat_timeout    = 60
-    default_result       = "CONTINUE"
-  }
-
   dynamic "tag" {
     for_each = merge(local.tags, { Name = local.controller_group })
 
@@ -119,4 +112,13 @@ resource "aws_autoscaling_group" "controllers" {
 
   # A node that boots must find what it may do and know.
   depends_on = [aws_iam_role_policy.controllers, aws_route.internet]
+}
+
+# What the daemon drains in, and hands the Elastic IP over.
+resource "aws_autoscaling_lifecycle_hook" "controllers" {
+  name                   = "drain"
+  autoscaling_group_name = aws_autoscaling_group.controllers.name
+  lifecycle_transition   = "autoscaling:EC2_INSTANCE_TERMINATING"
+  heartbeat_timeout      = 60
+  default_result         = "CONTINUE"
 }

@@ -52,8 +52,8 @@ locals {
     {
       Sid      = "Secrets"
       Effect   = "Allow"
-      Action   = "ssm:GetParametersByPath"
-      Resource = "${local.arn_here}:ssm:${local.region}:${local.account}:parameter${var.secrets_path}"
+      Action   = "ssm:GetParameter"
+      Resource = "${local.arn_here}:ssm:${local.region}:${local.account}:parameter${var.secrets_path}/*"
     },
     {
       # Session Manager's own calls; they name no resource. Not the managed policy for it: that one may read every parameter.
@@ -84,13 +84,6 @@ locals {
       Effect   = "Allow"
       Action   = ["sqs:GetQueueAttributes", "sqs:SendMessage"]
       Resource = aws_sqs_queue.jobs.arn
-    },
-    {
-      # Dead letters are taken into the store, where they are listed and replayed.
-      Sid      = "DeadLetters"
-      Effect   = "Allow"
-      Action   = ["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"]
-      Resource = aws_sqs_queue.dead_letters.arn
     },
     {
       # PutMetricData names no resource; the namespace is its bound.
@@ -135,10 +128,18 @@ locals {
   # Of those that run functions.
   run_statements = [
     {
+      # Sending too: a job that is given back without an attempt is sent anew.
       Sid      = "JobsOut"
       Effect   = "Allow"
-      Action   = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"]
+      Action   = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:SendMessage"]
       Resource = aws_sqs_queue.jobs.arn
+    },
+    {
+      # What no worker survived ends as a dead letter in the store.
+      Sid      = "DeadLetters"
+      Effect   = "Allow"
+      Action   = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"]
+      Resource = aws_sqs_queue.dead_letters.arn
     },
   ]
 

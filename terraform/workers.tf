@@ -104,14 +104,6 @@ resource "aws_autoscaling_group" "workers" {
     }
   }
 
-  # What the daemon drains in. It says itself when it is done; unheard, the instance goes when the time is over.
-  initial_lifecycle_hook {
-    name                 = "drain"
-    lifecycle_transition = "autoscaling:EC2_INSTANCE_TERMINATING"
-    heartbeat_timeout    = var.workers.lifecycle_wait_s
-    default_result       = "CONTINUE"
-  }
-
   dynamic "tag" {
     for_each = merge(local.tags, { Name = local.worker_group })
 
@@ -128,6 +120,17 @@ resource "aws_autoscaling_group" "workers" {
   }
 
   depends_on = [aws_iam_role_policy.workers, aws_vpc_endpoint.gateway, aws_vpc_endpoint.interface]
+}
+
+# What the daemon drains in. It says itself when it is done; unheard, the instance goes when the time is over.
+resource "aws_autoscaling_lifecycle_hook" "workers" {
+  count = local.has_workers ? 1 : 0
+
+  name                   = "drain"
+  autoscaling_group_name = aws_autoscaling_group.workers[0].name
+  lifecycle_transition   = "autoscaling:EC2_INSTANCE_TERMINATING"
+  heartbeat_timeout      = var.workers.lifecycle_wait_s
+  default_result         = "CONTINUE"
 }
 
 # By work alone: seconds of work before each worker, which the leading controller publishes. Neither processor nor queue length says as much.

@@ -16,7 +16,7 @@ dnf -y -q install --setopt=install_weak_deps=False "${packages[@]}"
 install -m 0755 "$from/faasd" /usr/bin/faasd
 install -d -m 0755 /usr/lib/faasd /etc/systemd/system
 install -m 0755 "$from/files/faasd-boot" /usr/lib/faasd/boot
-install -m 0644 "$from"/systemd/faasd*.service "$from/files/faasd-boot.service" /usr/lib/systemd/system/
+install -m 0644 "$from"/systemd/faasd*.service /usr/lib/systemd/system/
 install -m 0644 "$from/systemd/faasd.sysusers" /usr/lib/sysusers.d/faasd.conf
 install -m 0644 "$from/systemd/faasd.tmpfiles" /usr/lib/tmpfiles.d/faasd.conf
 install -m 0644 "$from/systemd/60-faasd.conf" /usr/lib/sysctl.d/60-faasd.conf

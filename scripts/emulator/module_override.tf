@@ -95,3 +95,16 @@ resource "aws_autoscaling_policy" "work" {
     ignore_changes = [enabled, predictive_scaling_configuration]
   }
 }
+
+# Gives back a queue and a role that nobody named.
+resource "aws_autoscaling_lifecycle_hook" "controllers" {
+  lifecycle {
+    ignore_changes = [notification_target_arn, role_arn]
+  }
+}
+
+resource "aws_autoscaling_lifecycle_hook" "workers" {
+  lifecycle {
+    ignore_changes = [notification_target_arn, role_arn]
+  }
+}

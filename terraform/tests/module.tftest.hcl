@@ -118,7 +118,7 @@ run "a_fleet" {
   assert {
     condition = length(setintersection(
       toset(flatten([for s in jsondecode(aws_iam_role_policy.workers[0].policy).Statement : s.Action])),
-      ["sqs:SendMessage", "s3:DeleteObject", "ec2:AssociateAddress", "cloudwatch:PutMetricData"],
+      ["s3:DeleteObject", "ec2:AssociateAddress", "cloudwatch:PutMetricData"],
     )) == 0
     error_message = "a worker may do what only controllers do"
   }
@@ -132,6 +132,10 @@ run "a_fleet" {
   assert {
     condition     = strcontains(local.configuration["worker"], "url = \"redis://ec2-203-0-113-9.eu-central-1.compute.amazonaws.com:6379\"") && strcontains(local.configuration["worker"], "drain_ms = 60000")
     error_message = "workers must find Redis on the controller, and drain as long as they were told"
+  }
+  assert {
+    condition     = strcontains(local.configuration["controller"], "url = \"redis://127.0.0.1:6379\"")
+    error_message = "a controller must find its own Redis before it holds the address"
   }
   assert {
     condition     = alltrue([for rule in aws_vpc_security_group_ingress_rule.workers_from_controllers : rule.cidr_ipv4 == null])

@@ -66,3 +66,53 @@ fn the_examples_are_valid() {
     );
     assert_eq!(built("worker.toml").role, faasd::config::Role::Worker);
 }
+
+/// A template of Terraform's filled in: lines between `%{ if … ~}` and `%{ endif ~}` stay where the condition is among `true_ones`.
+fn filled(template: &str, values: &[(&str, &str)], true_ones: &[&str]) -> String {
+    let mut kept = true;
+    let mut text = String::new();
+    for line in template.lines() {
+        if let Some(condition) = line.strip_prefix("%{ if ").and_then(|rest| rest.strip_suffix(" ~}")) {
+            kept = true_ones.contains(&condition);
+        } else if line == "%{ endif ~}" {
+            kept = true;
+        } else if kept {
+            let value = |line: String, (name, value): &(&str, &str)| line.replace(&format!("${{{name}}}"), value);
+            text += &values.iter().fold(line.to_owned(), value);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+#[test]
+fn what_terraform_writes_is_a_configuration() {
+    let path = root().join("terraform/templates/faasd.toml.tftpl");
+    let template = std::fs::read_to_string(path).expect("the template");
+    for (role, conditions) in [
+        ("both", vec!["https", "role != \"worker\""]),
+        ("controller", vec!["fleet", "https", "role != \"worker\""]),
+        ("worker", vec!["fleet"]),
+    ] {
+        let values = [
+            ("role", role),
+            ("port", "8080"),
+            ("table_prefix", "faasd"),
+            ("bucket", "faasd-artifacts"),
+            ("queue_url", "https://sqs.eu-central-1.amazonaws.com/123456789012/faasd-jobs"),
+            ("dead_letter_url", "https://sqs.eu-central-1.amazonaws.com/123456789012/faasd-dead-letters"),
+            ("metrics_namespace", "faasd"),
+            ("log_group", "/faasd/records"),
+            ("redis_url", "rediss://redis.internal:6379"),
+            ("drain_ms", "90000"),
+            ("logs_s", "2592000"),
+        ];
+        let text = filled(&template, &values, &conditions);
+        assert!(!text.contains("${") && !text.contains("%{"), "{role}: not all is filled in:\n{text}");
+        let mut raw = RawConfig::default();
+        raw.file("faasd.toml.tftpl", &text);
+        let built = raw.build().unwrap_or_else(|problems| panic!("{role}: {problems}\n{text}"));
+        assert_eq!(built.fleet.secret_file.is_empty(), role == "both", "{role}");
+        assert_eq!(built.tls.certificate.is_empty(), role == "worker", "{role}");
+    }
+}
