@@ -29,6 +29,10 @@ impl InvocationStore for Logged {
         self.store.create(record, idempotency).await
     }
 
+    fn precedes_queue(&self) -> bool {
+        self.store.precedes_queue()
+    }
+
     async fn start(&self, id: InvocationId, attempt: u32, worker: WorkerId, at: Timestamp) -> Result<bool, StoreError> {
         self.store.start(id, attempt, worker, at).await
     }

@@ -20,6 +20,8 @@ const CALLS: usize = 3_000;
 const CALLERS: usize = 24;
 /// Between two deaths.
 const KILL_EVERY: Duration = Duration::from_secs(1);
+/// Long enough for everybody to notice.
+const REDIS_DOWN: Duration = Duration::from_millis(1500);
 /// A caller tries one call for so long; nothing that is down stays down for nearly that.
 const CALL_LIMIT: Duration = Duration::from_secs(120);
 /// After the last death everything that was accepted must have ended by then.
@@ -141,7 +143,10 @@ async fn kill(cluster: &mut Cluster, shared: &Shared, random: &mut Random) -> us
             down = Some(name);
         }
         if redis_at.next_if(|at| began.elapsed() > *at).is_some() {
-            cluster.redis.as_mut().expect("a Redis").kill_and_restart(Duration::from_millis(1500)).await;
+            let redis = cluster.redis.as_mut().expect("a Redis");
+            redis.kill9();
+            tokio::time::sleep(REDIS_DOWN).await;
+            redis.restart();
         }
         *shared.addresses.lock().unwrap() = cluster.addresses();
     }

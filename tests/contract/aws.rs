@@ -19,7 +19,6 @@ use faasd::domain::key::{Key, Scope};
 use faasd::domain::outcome::Status;
 use faasd::domain::time::Timestamp;
 use faasd::ports::artifacts::ArtifactStore;
-use faasd::ports::bus::Bus;
 use faasd::ports::clock::Clock as _;
 use faasd::ports::invocations::{Created, Idempotency, InvocationStore, Lookup, RecordQuery};
 use faasd::ports::keys::KeyStore;
@@ -173,9 +172,6 @@ impl<S: Service> World for AwsWorld<S> {
     }
     fn artifacts(&self) -> Arc<dyn ArtifactStore> {
         self.rest.artifacts.clone()
-    }
-    fn bus(&self) -> Arc<dyn Bus> {
-        self.rest.bus.clone()
     }
 }
 

@@ -17,7 +17,6 @@ use faasd::config::Config;
 use faasd::domain::ids::Digest;
 use faasd::domain::time::Timestamp;
 use faasd::ports::artifacts::{ArtifactError, ArtifactStore};
-use faasd::ports::bus::Bus;
 use faasd::ports::clock::Clock;
 use faasd::ports::invocations::InvocationStore;
 use faasd::ports::keys::KeyStore;
@@ -127,9 +126,6 @@ impl World for S3World {
     }
     fn artifacts(&self) -> Arc<dyn ArtifactStore> {
         self.artifacts.clone()
-    }
-    fn bus(&self) -> Arc<dyn Bus> {
-        self.others.bus()
     }
 }
 

@@ -32,7 +32,6 @@ use faasd::domain::job::{DeadLetter, Job, Payload};
 use faasd::domain::time::Timestamp;
 use faasd::ports::StoreError;
 use faasd::ports::artifacts::ArtifactStore;
-use faasd::ports::bus::Bus;
 use faasd::ports::clock::Clock;
 use faasd::ports::invocations::InvocationStore;
 use faasd::ports::keys::KeyStore;
@@ -44,8 +43,9 @@ use super::clock::ShiftedClock;
 use super::embedded::EmbeddedWorld;
 use super::samples::job;
 use super::world::World;
+use crate::support::faults::Faults;
 use crate::support::moto::{Moto, sdk};
-use crate::support::sqs::{FastSqs, Faults};
+use crate::support::sqs::FastSqs;
 
 const NOW: Duration = Duration::ZERO;
 const VISIBILITY: Duration = Duration::from_secs(30);
@@ -152,9 +152,6 @@ impl World for FastSqsWorld {
     fn artifacts(&self) -> Arc<dyn ArtifactStore> {
         self.others.artifacts()
     }
-    fn bus(&self) -> Arc<dyn Bus> {
-        self.others.bus()
-    }
 }
 
 /// The same over the emulator, with a queue of its own in it.
@@ -220,9 +217,6 @@ impl World for MotoSqsWorld {
     }
     fn artifacts(&self) -> Arc<dyn ArtifactStore> {
         self.others.artifacts()
-    }
-    fn bus(&self) -> Arc<dyn Bus> {
-        self.others.bus()
     }
 }
 
@@ -441,7 +435,7 @@ async fn nothing_is_lost_while_requests_fail_and_stall() {
     let mut config = Config::default();
     config.aws.operation_timeout_ms = 1000;
     let world = FastSqsWorld::open(config).await;
-    world.server.faults(Faults { seed: 7, failing: 0.05, throttled: 0.02, stalled: 0.03, stall_ms: 2000 });
+    world.server.faults(Faults { seed: 7, failing: 0.05, throttled: 0.02, stalled: 0.03, stall_ms: 2000, ..Faults::default() });
     let queue = world.queue();
     let mut sent = std::collections::BTreeSet::new();
     let mut sends = tokio::task::JoinSet::new();

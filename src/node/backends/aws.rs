@@ -73,8 +73,11 @@ pub(super) async fn open(
         invocations = Arc::new(Logged::new(invocations, opened.clone() as Arc<dyn RecordLog>));
         log = Some(opened);
     }
-    let signal = (!config.aws.metrics_namespace.is_empty())
-        .then(|| Arc::new(CloudWatch::new(&sdk, &config.aws.metrics_namespace)) as Arc<dyn Signal>);
+    let mut signal: Option<Arc<dyn Signal>> = None;
+    if !config.aws.metrics_namespace.is_empty() {
+        let opened = CloudWatch::new(&sdk, &config.aws.metrics_namespace, clock.clone());
+        signal = Some(Arc::new(opened.map_err(step("set up the scaling figure"))?));
+    }
     let instance = Ec2::new(&sdk, None, None, clock).map_err(step("ask the instance's metadata"))?;
     Ok(Backends {
         invocations,
