@@ -7,7 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "the server is found in PATH")]
 
 #[path = "../tests/support/redis.rs"]
-#[allow(dead_code, reason = "the tests use the rest")]
+#[allow(dead_code, unused_imports, reason = "the tests use the rest")]
 mod redis;
 
 use std::sync::Arc;
