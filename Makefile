@@ -21,6 +21,7 @@ cluster: ## A fleet on this machine: Redis, what stands in for AWS, two controll
 
 cluster-test: ## The chaos run at full length: 20 000 calls while everything dies (FAASD_CHAOS_SEED repeats a run)
 	@scripts/install-test-deps.sh
+	cargo build --locked --example cloud
 	FAASD_CHAOS_CALLS=$${FAASD_CHAOS_CALLS:-20000} cargo test --locked --test integration -- cluster:: --nocapture
 
 test: ## Install what the tests need and run them all

@@ -3,7 +3,7 @@
 //! Nothing is kept when the process ends, and nothing of it has to be: claims and heartbeats come again, buckets are full, locks free.
 
 mod buckets;
-pub(in crate::adapters) mod bus;
+pub(crate) mod bus;
 mod claims;
 mod locks;
 mod roster;

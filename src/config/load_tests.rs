@@ -27,14 +27,14 @@ fn no_layers_give_the_defaults() {
 
 #[test]
 fn later_layers_win() {
-    let file = "role = \"worker\"\nlisten = \"127.0.0.1:1\"\n[rate_limit]\nburst = 5\nrate = 7\n";
+    let file = "isolation = \"auto\"\nlisten = \"127.0.0.1:1\"\n[rate_limit]\nburst = 5\nrate = 7\n";
     let vars =
         [("FAASD_LISTEN", "127.0.0.1:2"), ("FAASD_RATE_LIMIT__BURST", "10"), ("FAASD_RATE_LIMIT__ENABLED", "true")];
     let config = layered(file, &vars, &[flag("--listen", "listen", "127.0.0.1:3")]).unwrap();
-    assert_eq!(config.role, Role::Worker);
+    assert_eq!(config.role, Role::Both);
     assert_eq!(config.listen.port(), 3);
     assert_eq!((config.rate_limit.burst, config.rate_limit.rate, config.rate_limit.enabled), (10, 7, true));
-    assert_eq!(config.isolation, Isolation::Strict);
+    assert_eq!(config.isolation, Isolation::Auto);
 }
 
 #[test]

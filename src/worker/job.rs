@@ -262,6 +262,9 @@ impl Worker {
                 Ok(stored) => {
                     if stored {
                         self.bus.publish(News::Finished(id));
+                    } else {
+                        let attempt = lease.attempt;
+                        tracing::warn!(invocation_id = %id, attempt, "outcome refused: the record is final, or a later attempt's");
                     }
                     return true;
                 }

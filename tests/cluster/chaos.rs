@@ -70,8 +70,13 @@ struct Shared {
 /// What a call came to, as its caller saw it.
 enum Seen {
     /// Answered at once.
-    Answered { id: String, result: Value },
-    Accepted { id: String },
+    Answered {
+        id: String,
+        result: Value,
+    },
+    Accepted {
+        id: String,
+    },
 }
 
 impl Shared {

@@ -1,8 +1,8 @@
 //! Every node is ended in order and started again, one after the other, under load: no caller notices.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -18,8 +18,7 @@ const SOURCE: &str = "import time\ndef handler(event, context):\n    time.sleep(
 /// As a client with two addresses does: it stays with a controller until that says that it drains, or closes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn restarting_every_node_in_turn_fails_no_call() {
-    let mut cluster =
-        Cluster::of(2, 2).set("POOL__SANDBOXES_MAX", 60).set("SHUTDOWN__DRAIN_MS", 20_000).start().await;
+    let mut cluster = Cluster::of(2, 2).set("POOL__SANDBOXES_MAX", 60).set("SHUTDOWN__DRAIN_MS", 20_000).start().await;
     cluster.controller(0).deploy_python("work", SOURCE).await;
     let addresses = Arc::new(Mutex::new(cluster.addresses()));
     let over = Arc::new(AtomicBool::new(false));

@@ -435,7 +435,14 @@ async fn nothing_is_lost_while_requests_fail_and_stall() {
     let mut config = Config::default();
     config.aws.operation_timeout_ms = 1000;
     let world = FastSqsWorld::open(config).await;
-    world.server.faults(Faults { seed: 7, failing: 0.05, throttled: 0.02, stalled: 0.03, stall_ms: 2000, ..Faults::default() });
+    world.server.faults(Faults {
+        seed: 7,
+        failing: 0.05,
+        throttled: 0.02,
+        stalled: 0.03,
+        stall_ms: 2000,
+        ..Faults::default()
+    });
     let queue = world.queue();
     let mut sent = std::collections::BTreeSet::new();
     let mut sends = tokio::task::JoinSet::new();

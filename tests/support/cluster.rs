@@ -25,6 +25,7 @@ const START_LIMIT: Duration = Duration::from_secs(90);
 const CLEAR_LIMIT: Duration = Duration::from_secs(20);
 /// Nodes that a cluster may have: each has its part of the slot's user ids.
 const NODES_MAX: u32 = 8;
+const UIDS_PER_NODE: u32 = UIDS_PER_DAEMON / NODES_MAX;
 const LOG_LINES_SHOWN: usize = 40;
 /// As long as secrets must be, and nobody's.
 const FLEET_SECRET: &str = "a secret of nodes in tests, and of no others";
@@ -41,21 +42,22 @@ pub struct Cloud {
 impl Cloud {
     /// With a bucket and a queue with a dead letter queue in it.
     pub async fn start() -> Self {
-        // The test's executable lies in `deps`, beside `examples`.
-        let program = std::env::current_exe().expect("a path").parent().and_then(Path::parent).expect("a folder").join("examples/cloud");
-        let mut child = Command::new(&program)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}; `cargo test` builds it", program.display()));
+        let program = Path::new(env!("CARGO_BIN_EXE_faasd")).parent().expect("a folder").join("examples/cloud");
+        let mut child =
+            Command::new(&program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap_or_else(|error| {
+                panic!("{}: {error}; `cargo build --example cloud` makes it", program.display())
+            });
         let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("a line with its endpoints");
+        BufReader::new(child.stdout.take().expect("its output"))
+            .read_line(&mut line)
+            .expect("a line with its endpoints");
         let endpoints: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
         let input = child.stdin.take();
         let mut cloud = Self { child, _input: input, endpoints, queue_url: String::new() };
         cloud.at("s3").request(Method::PUT, "/artifacts").send().await;
         cloud.sqs("CreateQueue", json!({ "QueueName": "dead" })).await;
-        let redrive = json!({ "deadLetterTargetArn": "arn:aws:sqs:us-east-1:000000000000:dead", "maxReceiveCount": "50" });
+        let redrive =
+            json!({ "deadLetterTargetArn": "arn:aws:sqs:us-east-1:000000000000:dead", "maxReceiveCount": "50" });
         let attributes = json!({ "VisibilityTimeout": "30", "RedrivePolicy": redrive.to_string() });
         let made = cloud.sqs("CreateQueue", json!({ "QueueName": "jobs", "Attributes": attributes })).await;
         cloud.queue_url = made["QueueUrl"].as_str().unwrap_or_else(|| panic!("no QueueUrl in {made}")).to_owned();
@@ -81,7 +83,8 @@ impl Cloud {
     pub async fn jobs(&self) -> [u64; 3] {
         let asked = json!({ "QueueUrl": self.queue_url, "AttributeNames": ["All"] });
         let answer = self.sqs("GetQueueAttributes", asked).await;
-        let count = |name: &str| answer["Attributes"][name].as_str().and_then(|text| text.parse().ok()).unwrap_or_default();
+        let count =
+            |name: &str| answer["Attributes"][name].as_str().and_then(|text| text.parse().ok()).unwrap_or_default();
         [
             count("ApproximateNumberOfMessages"),
             count("ApproximateNumberOfMessagesNotVisible"),
@@ -122,10 +125,6 @@ impl Node {
         self.footprint.home.join("data")
     }
 
-    pub fn footprint(&self) -> &Footprint {
-        &self.footprint
-    }
-
     pub fn log(&self) -> String {
         fs::read_to_string(self.footprint.home.join("log")).unwrap_or_default()
     }
@@ -161,7 +160,7 @@ impl Node {
             .env("TMPDIR", self.footprint.temp_dir())
             .env("FAASD_SANDBOX__CGROUP_PREFIX", &self.footprint.cgroup_prefix)
             .env("FAASD_SANDBOX__UID_FIRST", self.footprint.uid_first.to_string())
-            .env("FAASD_SANDBOX__UID_COUNT", (UIDS_PER_DAEMON / NODES_MAX).to_string())
+            .env("FAASD_SANDBOX__UID_COUNT", UIDS_PER_NODE.to_string())
             .envs(self.settings.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
@@ -219,7 +218,6 @@ pub struct Builder {
     controllers: u32,
     workers: u32,
     settings: Vec<(String, String)>,
-    has_redis: bool,
 }
 
 pub struct Cluster {
@@ -238,17 +236,12 @@ impl Builder {
         self
     }
 
-    pub fn without_redis(mut self) -> Self {
-        self.has_redis = false;
-        self
-    }
-
     pub async fn start(self) -> Cluster {
         assert!(nix::unistd::geteuid().is_root(), "needs root, to make real sandboxes: run `make test` as root");
         let slot = Slot::take();
         let home = tempfile::Builder::new().prefix("faasd-test-").tempdir().expect("a temporary directory");
         let cloud = Cloud::start().await;
-        let redis = self.has_redis.then(RedisServer::start);
+        let redis = Some(RedisServer::start());
         let mut settings: Vec<(String, String)> = [
             ("AWS_ACCESS_KEY_ID", "test"),
             ("AWS_SECRET_ACCESS_KEY", "test"),
@@ -274,7 +267,12 @@ impl Builder {
             .envs(settings.iter().map(|(key, value)| (key, value)))
             .output()
             .expect("the executable starts");
-        assert!(made.status.success(), "{}{}", String::from_utf8_lossy(&made.stdout), String::from_utf8_lossy(&made.stderr));
+        assert!(
+            made.status.success(),
+            "{}{}",
+            String::from_utf8_lossy(&made.stdout),
+            String::from_utf8_lossy(&made.stderr)
+        );
         let mut cluster = Cluster { nodes: Vec::new(), redis, cloud, slot, settings, admin_key: String::new(), home };
         let roles = (0..self.controllers).map(|n| ("controller", n)).chain((0..self.workers).map(|n| ("worker", n)));
         for (role, n) in roles {
@@ -297,14 +295,15 @@ impl Builder {
 impl Cluster {
     pub fn of(controllers: u32, workers: u32) -> Builder {
         assert!(controllers + workers <= NODES_MAX);
-        Builder { controllers, workers, settings: Vec::new(), has_redis: true }
+        Builder { controllers, workers, settings: Vec::new() }
     }
 
     fn add(&mut self, role: &'static str, name: &str) {
         let home = self.home.path().join(name);
         let footprint = Footprint {
             cgroup_prefix: format!("{}-{name}", self.slot.cgroup_prefix),
-            uid_first: self.slot.uid_first + self.nodes.len() as u32 * (UIDS_PER_DAEMON / NODES_MAX),
+            uid_first: self.slot.uid_first + self.nodes.len() as u32 * UIDS_PER_NODE,
+            uid_count: UIDS_PER_NODE,
             home,
         };
         fs::create_dir(&footprint.home).expect("a directory for the node");

@@ -77,6 +77,7 @@ impl Builder {
         let footprint = Footprint {
             cgroup_prefix: slot.cgroup_prefix.clone(),
             uid_first: slot.uid_first,
+            uid_count: UIDS_PER_DAEMON,
             home: home.path().to_owned(),
         };
         fs::create_dir(footprint.temp_dir()).expect("a directory for the daemon's temporary files");

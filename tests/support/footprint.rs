@@ -5,8 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::slots::UIDS_PER_DAEMON;
-
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 /// Hierarchy, delegated slices, the daemon's group, a group of groups, a sandbox's: none lies deeper.
 const CGROUP_DEPTH_MAX: usize = 9;
@@ -16,6 +14,7 @@ const CGROUP_DEPTH_MAX: usize = 9;
 pub struct Footprint {
     pub cgroup_prefix: String,
     pub uid_first: u32,
+    pub uid_count: u32,
     /// Holds the data directory and the daemon's `TMPDIR`; its path is in every mount and socket of the daemon.
     pub home: PathBuf,
 }
@@ -49,7 +48,7 @@ impl Footprint {
     }
 
     fn has_sandbox_uid(&self, pid: i32) -> bool {
-        let uids = self.uid_first..self.uid_first + UIDS_PER_DAEMON;
+        let uids = self.uid_first..self.uid_first + self.uid_count;
         status_field(pid, "Uid:").and_then(|uid| uid.parse().ok()).is_some_and(|uid: u32| uids.contains(&uid))
     }
 
@@ -144,6 +143,7 @@ fn a_footprint_shows_what_is_there_and_not_what_is_not() {
         cgroup_prefix: format!("faasd-test-{}-self", std::process::id()),
         // Nobody's: beyond every range that a slot can have.
         uid_first: 2_000_000_000,
+        uid_count: 2,
         home: home.path().to_owned(),
     };
     fs::create_dir(footprint.temp_dir()).expect("a directory");

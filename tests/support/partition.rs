@@ -34,7 +34,8 @@ impl Partition {
         let network = [(pid >> 8) as u8, pid as u8, (nth * 4) as u8];
         let address = |last: u8| Ipv4Addr::new(10, network[0], network[1], network[2] + last);
         let (outside, inside) = (address(1), address(2));
-        let (name, cable, end) = (format!("faasd-test-{pid}-{nth}"), format!("ft{pid}-{nth}"), format!("fi{pid}-{nth}"));
+        let (name, cable, end) =
+            (format!("faasd-test-{pid}-{nth}"), format!("ft{pid}-{nth}"), format!("fi{pid}-{nth}"));
         ip(&format!("netns add {name}"));
         let made = Self { name: name.clone(), cable: cable.clone(), outside, inside, forwarders: JoinSet::new() };
         ip(&format!("link add {cable} type veth peer name {end} netns {name}"));
