@@ -19,10 +19,10 @@ run: ## Install what is missing, build, start on 127.0.0.1:8080 with data under 
 cluster: ## A fleet on this machine: Redis, what stands in for AWS, two controllers, three workers, an example (PORT=18080, CLUSTER_DIR)
 	@scripts/cluster.sh
 
-cluster-test: ## The chaos run at full length: 20 000 calls while everything dies (FAASD_CHAOS_SEED repeats a run)
+cluster-test: ## The chaos run at full length: 20 000 calls while everything dies (CHAOS_SEED repeats a run)
 	@scripts/install-test-deps.sh
 	cargo build --locked --example cloud
-	FAASD_CHAOS_CALLS=$${FAASD_CHAOS_CALLS:-20000} cargo test --locked --test integration -- cluster:: --nocapture
+	CHAOS_CALLS=$${CHAOS_CALLS:-20000} cargo test --locked --test integration -- cluster:: --nocapture
 
 test: ## Install what the tests need and run them all
 	@scripts/install-test-deps.sh

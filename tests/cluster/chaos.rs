@@ -1,6 +1,6 @@
 //! Everything dies, again and again, under load: what was accepted ends once, and everybody is told the same.
 //!
-//! `FAASD_CHAOS_CALLS` and `FAASD_CHAOS_SEED` make it longer and repeat it; `make cluster-test` runs it at full length.
+//! `CHAOS_CALLS` and `CHAOS_SEED` make it longer and repeat it; `make cluster-test` runs it at full length.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use crate::support::cluster::Cluster;
 use crate::support::platform::is_final;
 
 /// Enough for every node to die more than once, few enough for every test run.
-const CALLS: usize = 3_000;
+const CALLS: usize = 600;
 const CALLERS: usize = 24;
 /// Between two deaths.
 const KILL_EVERY: Duration = Duration::from_secs(1);
@@ -165,9 +165,9 @@ async fn kill(cluster: &mut Cluster, shared: &Shared, random: &mut Random) -> us
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_accepted_ends_once_whatever_dies() {
-    let seed = number("FAASD_CHAOS_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    let calls = number("FAASD_CHAOS_CALLS").map_or(CALLS, |calls| calls as usize);
-    println!("chaos: FAASD_CHAOS_SEED={seed} FAASD_CHAOS_CALLS={calls} repeats this run");
+    let seed = number("CHAOS_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    let calls = number("CHAOS_CALLS").map_or(CALLS, |calls| calls as usize);
+    println!("chaos: CHAOS_SEED={seed} CHAOS_CALLS={calls} repeats this run");
     let mut cluster = Cluster::of(2, 3)
         .set("POOL__SANDBOXES_MAX", 60)
         .set("QUEUE__VISIBILITY_S", 5)
