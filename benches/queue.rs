@@ -4,10 +4,13 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench prints its figures and ends at a failure")]
 #![allow(clippy::disallowed_methods, reason = "it measures by the clock")]
-#![allow(dead_code, reason = "of the fast SQS it needs a part")]
+#![allow(dead_code, unused_imports, reason = "of the fast SQS it needs a part, and its tests run elsewhere")]
 
-#[path = "../tests/support/sqs.rs"]
-mod sqs;
+#[path = "../tests/support"]
+mod support {
+    pub mod faults;
+    pub mod sqs;
+}
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +26,7 @@ use faasd::adapters::embedded::Embedded;
 use faasd::adapters::system_clock::SystemClock;
 use faasd::config::Config;
 use faasd::domain::ids::{FunctionId, InvocationId, Owner, VersionKey};
+use faasd::domain::invocation::Mode;
 use faasd::domain::job::{DeadLetter, Job, Payload};
 use faasd::ports::StoreError;
 use faasd::ports::clock::Clock;
@@ -57,6 +61,7 @@ fn job(clock: &dyn Clock) -> Job {
         version: VersionKey { function: FunctionId(Uuid::from_u128(1)), number: 1 },
         payload: Payload::Inline(Bytes::from_static(b"{\"n\":1}")),
         model_id: None,
+        mode: Mode::Async,
         // Microseconds of this process rather than a time of day: nobody but the bench reads it.
         accepted_at: faasd::domain::time::Timestamp(clock.monotonic().as_micros() as u64),
     }
@@ -89,7 +94,7 @@ fn processor_time() -> Duration {
 #[tokio::main]
 async fn main() {
     let jobs = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(JOBS);
-    let server = sqs::FastSqs::start().await;
+    let server = support::sqs::FastSqs::start().await;
     let mut config = Config::default();
     config.aws.queue_url = server.create("jobs", &[]);
     let sdk = client::loader(&config.aws)

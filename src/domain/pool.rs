@@ -326,7 +326,7 @@ impl Pool {
         let refuses = self.cordoned || self.draining;
         let versions = self.versions.iter().filter(move |_| !refuses).map(|(_, version)| version);
         versions
-            .filter(|version| !version.retired && version.waiters.is_empty() && version.idle.len() > 0)
+            .filter(|version| !version.retired && version.waiters.is_empty() && !version.idle.is_empty())
             .map(|version| (version.version.key(), version.idle.len()))
     }
 

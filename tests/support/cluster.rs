@@ -301,7 +301,8 @@ impl Cluster {
     fn add(&mut self, role: &'static str, name: &str) {
         let home = self.home.path().join(name);
         let footprint = Footprint {
-            cgroup_prefix: format!("{}-{name}", self.slot.cgroup_prefix),
+            // Short, and with no digit at its end: names of groups are told apart by what follows.
+            cgroup_prefix: format!("{}-{}", self.slot.cgroup_prefix, char::from(b'a' + self.nodes.len() as u8)),
             uid_first: self.slot.uid_first + self.nodes.len() as u32 * UIDS_PER_NODE,
             uid_count: UIDS_PER_NODE,
             home,

@@ -47,6 +47,9 @@ pub const RENEW_AGE: Duration = Duration::from_secs(24 * 3600);
 /// Less is hashed where it is; more would hold up the thread.
 const HASH_HERE_MAX: usize = 256 << 10;
 
+/// One read, for all who ask for the same bytes meanwhile.
+type Read = OnceCell<Result<Bytes, ArtifactError>>;
+
 pub struct Artifacts {
     client: Client,
     bucket: String,
@@ -54,7 +57,7 @@ pub struct Artifacts {
     clock: Arc<dyn Clock>,
     cache: Cache,
     /// Reads under way: whoever asks for the same waits for the first.
-    reads: Mutex<HashMap<Digest, Arc<OnceCell<Result<Bytes, ArtifactError>>>>>,
+    reads: Mutex<HashMap<Digest, Arc<Read>>>,
     places: Semaphore,
 }
 

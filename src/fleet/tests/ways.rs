@@ -89,7 +89,7 @@ async fn a_waiting_call_is_stolen_by_a_claim_of_another_worker() {
 async fn a_worker_that_dies_in_mid_call_costs_an_attempt_and_no_error() {
     let rig = Rig::new();
     let f = rig.function("f");
-    let mut nodes = vec![rig.node().await, rig.node().await];
+    let mut nodes = [rig.node().await, rig.node().await];
     let (fleet, metrics) = rig.fleet(2).await;
     let call = {
         let (fleet, f) = (fleet.clone(), f.clone());
