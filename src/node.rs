@@ -12,6 +12,7 @@ mod memory;
 mod metrics;
 mod notices;
 mod packages;
+mod service;
 mod works;
 
 use std::path::{Path, PathBuf};
@@ -216,6 +217,8 @@ impl Node {
     /// Serves until a signal, then takes everything down.
     async fn run(self, mut signals: Signals) -> ExitCode {
         self.greet();
+        service::ready(self.address);
+        let _watched = AbortOnDrop(tokio::spawn(service::watch()).abort_handle());
         // What only the start needed.
         sandbox::release_code();
         sandbox::release_heap();
@@ -248,6 +251,7 @@ impl Node {
             () = memory::give_back() => signals.next().await,
         };
         tracing::info!(signal = name, drain_ms = config.shutdown.drain_ms, "stopping: running calls may finish");
+        service::stopping();
         let down = async {
             if let Some(controls) = &controls {
                 controls.controller.audit_drain(name).await;

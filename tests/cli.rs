@@ -5,6 +5,7 @@ mod admin;
 mod client;
 mod configuration;
 mod daemon;
+mod service;
 
 use std::process::{Command, Output};
 

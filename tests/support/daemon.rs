@@ -104,6 +104,12 @@ impl Daemon {
         Builder::default().start().await
     }
 
+    /// With variables of the environment that are no keys of the configuration.
+    pub fn default_with_env(variables: &[(&str, &str)]) -> Builder {
+        let settings = variables.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        Builder { settings: settings.collect(), ..Builder::default() }
+    }
+
     pub fn with(key: &str, value: impl ToString) -> Builder {
         Builder::default().set(key, value)
     }
