@@ -3,14 +3,15 @@
 //! Each world has tables of its own. Time that a test lets pass moves the clock of the store: nothing that is over may be seen
 //! though nobody deletes anything by age. What is not asked of DynamoDB is the embedded store's.
 
+mod cost;
+mod letters;
+
 use std::collections::BTreeSet;
-use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
 use faasd::adapters::aws::dynamodb::{DynamoDb, create_tables, tables};
-use faasd::adapters::embedded::Embedded;
 use faasd::adapters::local_vault::LocalVault;
 use faasd::config::Config;
 use faasd::domain::ids::{Digest, KeyId, Owner};
@@ -18,16 +19,16 @@ use faasd::domain::job::{DeadLetter, Payload};
 use faasd::domain::key::{Key, Scope};
 use faasd::domain::outcome::Status;
 use faasd::domain::time::Timestamp;
-use faasd::ports::artifacts::ArtifactStore;
 use faasd::ports::clock::Clock as _;
 use faasd::ports::invocations::{Created, Idempotency, InvocationStore, Lookup, RecordQuery};
 use faasd::ports::keys::KeyStore;
 use faasd::ports::lessons::Lessons;
-use faasd::ports::queue::{DeadLetters, JobQueue};
+use faasd::ports::queue::DeadLetters;
 use faasd::ports::registry::{Registry, RegistryError};
 use faasd::ports::vault::Vault;
 
 use super::clock::ShiftedClock;
+use super::embedded::EmbeddedWorld;
 use super::samples::{self, ended, finished, function, json, queued, worker_id};
 use super::world::World;
 use crate::support::dynamodb::FastDynamo;
@@ -81,8 +82,8 @@ pub struct AwsWorld<S = OnMoto> {
     vault: Arc<dyn Vault>,
     store: DynamoDb,
     metrics: prometheus::Registry,
-    rest: Embedded,
-    dir: tempfile::TempDir,
+    rest: EmbeddedWorld,
+    _dir: tempfile::TempDir,
 }
 
 impl<S: Service> AwsWorld<S> {
@@ -92,16 +93,15 @@ impl<S: Service> AwsWorld<S> {
         create_tables(&aws_sdk_dynamodb::Client::new(&sdk), &config.aws.table_prefix).await.unwrap();
         let (clock, dir) = (ShiftedClock::new(), tempfile::tempdir().unwrap());
         let vault = Arc::new(LocalVault::open(&config.secrets, dir.path()).unwrap());
-        let rest = Embedded::open(&dir.path().join("rest"), &config, clock.clone()).unwrap();
+        let rest = EmbeddedWorld::open(config.clone()).await;
         let metrics = prometheus::Registry::new();
-        let store =
-            DynamoDb::open(&sdk, &config, clock.clone(), vault.clone(), rest.artifacts.clone(), &metrics).unwrap();
-        Self { service, sdk, config, clock, vault, store, metrics, rest, dir }
+        let store = DynamoDb::open(&sdk, &config, clock.clone(), vault.clone(), rest.artifacts(), &metrics).unwrap();
+        Self { service, sdk, config, clock, vault, store, metrics, rest, _dir: dir }
     }
 
     /// Another node of the same fleet.
     fn another(&self, metrics: &prometheus::Registry) -> DynamoDb {
-        let artifacts = self.rest.artifacts.clone();
+        let artifacts = self.rest.artifacts();
         DynamoDb::open(&self.sdk, &self.config, self.clock.clone(), self.vault.clone(), artifacts, metrics).unwrap()
     }
 
@@ -145,16 +145,13 @@ impl<S: Service> World for AwsWorld<S> {
     async fn sweep(&self) {}
 
     fn damage(&self, artifact: Digest) {
-        let name = artifact.to_string();
-        let path = self.dir.path().join("rest/artifacts").join(&name[..2]).join(&name[2..]);
-        let mut bytes = fs::read(&path).unwrap();
-        bytes[0] ^= 1;
-        fs::write(&path, bytes).unwrap();
+        self.rest.damage(artifact);
     }
 
-    fn queue(&self) -> Arc<dyn JobQueue> {
-        self.rest.queue.clone()
+    fn rest(&self) -> &EmbeddedWorld {
+        &self.rest
     }
+
     fn dead_letters(&self) -> Arc<dyn DeadLetters> {
         self.store.dead_letters.clone()
     }
@@ -170,17 +167,10 @@ impl<S: Service> World for AwsWorld<S> {
     fn keys(&self) -> Arc<dyn KeyStore> {
         self.store.keys.clone()
     }
-    fn artifacts(&self) -> Arc<dyn ArtifactStore> {
-        self.rest.artifacts.clone()
-    }
 }
 
 async fn world() -> AwsWorld {
     AwsWorld::open(Config::default()).await
-}
-
-fn letter(owner: &str, died_at: Timestamp) -> DeadLetter {
-    DeadLetter { job: samples::job(owner), attempts: 2, reason: "it failed twice".to_owned(), died_at }
 }
 
 fn admin_key() -> Key {
@@ -324,173 +314,6 @@ async fn environments_lie_sealed() {
         looked_at += 1;
     }
     assert!(looked_at > 10, "{looked_at}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn letters_are_kept_whole_and_listed_newest_first() {
-    let world = world().await;
-    let now = world.now().as_millis();
-    let mut letters: Vec<DeadLetter> =
-        (0..6).map(|n| letter(["ann", "bob"][n as usize % 2], Timestamp(now - 100 + n))).collect();
-    // Larger than an item may be: its payload lies among the artifacts, and is in the message again when it is read.
-    letters[1].job.payload = Payload::Inline(bytes::Bytes::from(vec![b'1'; 600_000]));
-    letters[2].job.payload = Payload::Stored(Digest([7; 32]));
-    letters[3].job.model_id = Some("m".to_owned());
-    for letter in &letters {
-        world.store.dead_letters.write(letter).await.unwrap();
-    }
-    letters.reverse();
-    let world = world.killed().await;
-    let list = async |owner: Option<&str>, limit, cursor: Option<&str>| {
-        world.dead_letters().list(owner.map(Owner::new).as_ref(), limit, cursor).await.unwrap()
-    };
-    let page = list(None, 100, None).await;
-    assert_eq!((page.items, page.next_cursor), (letters.clone(), None));
-    let anns: Vec<DeadLetter> = letters.iter().filter(|letter| *letter.job.owner.0 == *"ann").cloned().collect();
-    assert_eq!(list(Some("ann"), 100, None).await.items, anns);
-    assert_eq!(list(Some("eve"), 100, None).await.items, []);
-    let (mut seen, mut cursor) = (Vec::new(), None);
-    loop {
-        let page = list(None, 4, cursor.as_deref()).await;
-        seen.extend(page.items);
-        cursor = page.next_cursor;
-        if cursor.is_none() {
-            break;
-        }
-    }
-    assert_eq!(seen, letters);
-    for letter in &letters {
-        assert_eq!(world.dead_letters().get(letter.job.invocation).await.unwrap().as_ref(), Some(letter));
-    }
-    assert!(world.dead_letters().list(None, 3, Some("nonsense")).await.is_err());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_letter_is_taken_away_once() {
-    let world = world().await;
-    let letter = letter("ann", world.now());
-    // Written twice, as by a bury that is tried again.
-    world.store.dead_letters.write(&letter).await.unwrap();
-    world.store.dead_letters.write(&letter).await.unwrap();
-    let removals = (0..20).map(|_| {
-        let letters = world.dead_letters();
-        let id = letter.job.invocation;
-        async move { letters.remove(id).await.unwrap() }
-    });
-    let removed = futures_util::future::join_all(removals).await;
-    assert_eq!(removed.into_iter().filter(|removed| *removed).count(), 1);
-    assert_eq!(world.dead_letters().get(letter.job.invocation).await.unwrap(), None);
-    let world = world.killed().await;
-    assert_eq!(world.store.dead_letters.count().await.unwrap(), 0);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn letters_are_counted_age_out_and_make_room() {
-    let mut config = Config::default();
-    config.retention.logs_s = 100;
-    config.queue.dead_letters_max = 3;
-    let world = AwsWorld::<OnMoto>::open(config).await;
-    let mut written = Vec::new();
-    for n in 0..5 {
-        let letter = letter("ann", Timestamp(world.now().as_millis() + n));
-        world.store.dead_letters.write(&letter).await.unwrap();
-        written.push(letter.job.invocation);
-        assert_eq!(world.store.dead_letters.count().await.unwrap(), (n + 1).min(3));
-    }
-    let world = world.killed().await;
-    assert_eq!(world.store.dead_letters.count().await.unwrap(), 3);
-    let kept = world.dead_letters().list(None, 10, None).await.unwrap().items;
-    let kept: BTreeSet<_> = kept.iter().map(|letter| letter.job.invocation).collect();
-    assert_eq!(kept, written[2..].iter().copied().collect());
-    world.pass(Duration::from_secs(101)).await;
-    assert_eq!(world.dead_letters().list(None, 10, None).await.unwrap().items, []);
-    assert_eq!(world.dead_letters().get(written[4]).await.unwrap(), None);
-    assert_eq!(world.store.dead_letters.count().await.unwrap(), 0);
-}
-
-/// An item's size as DynamoDB counts it.
-fn bytes_of(item: &std::collections::HashMap<String, aws_sdk_dynamodb::types::AttributeValue>) -> usize {
-    use aws_sdk_dynamodb::types::AttributeValue as Value;
-    let value = |value: &Value| match value {
-        Value::S(text) => text.len(),
-        Value::B(bytes) => bytes.as_ref().len(),
-        Value::N(digits) => digits.len().div_ceil(2) + 1,
-        other => panic!("{other:?}"),
-    };
-    item.iter().map(|(name, one)| name.len() + value(one)).sum()
-}
-
-/// docs/aws.md says what a call costs: that many requests, and items of one write unit.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_costs_the_requests_that_are_documented() {
-    let world = world().await;
-    let (invocations, record) = (world.invocations(), queued("ann"));
-    let id = record.record.request_id;
-    let client = aws_sdk_dynamodb::Client::new(&world.sdk);
-    let table = tables::INVOCATIONS.full_name(&world.config.aws.table_prefix);
-    let is_one_unit = async || {
-        let id = aws_sdk_dynamodb::types::AttributeValue::S(id.to_string());
-        let item = client.get_item().table_name(&table).key("id", id).send().await.unwrap().item.unwrap();
-        let bytes = bytes_of(&item);
-        println!("an item of {bytes} bytes");
-        assert!((512..=1024).contains(&bytes), "{bytes}: {item:?}");
-    };
-    invocations.create(record.clone(), None).await.unwrap();
-    is_one_unit().await;
-    invocations.start(id, 1, worker_id(), world.now()).await.unwrap();
-    is_one_unit().await;
-    let mut end = Arc::unwrap_or_clone(ended(&record, 1, Status::Success, world.now()));
-    // What a run leaves in it.
-    let result = serde_json::value::RawValue::from_string("{\"temperature\":21.5,\"city\":\"Bern\"}".to_owned());
-    end.record = faasd::domain::invocation::Record {
-        worker_id: Some(worker_id()),
-        started_at: Some(world.now()),
-        start_type: Some(faasd::domain::outcome::StartType::Warm),
-        exit_code: Some(0),
-        duration_ms: Some(12.345),
-        handler_duration_ms: Some(11.234),
-        peak_memory_bytes: Some(12_345_678),
-        cpu_us: Some(10_234),
-        throttled_us: Some(0),
-        disk_read: Some(0),
-        disk_write: Some(0),
-        network_rx: Some(0),
-        network_tx: Some(0),
-        result: Some(result.unwrap().into()),
-        ..end.record
-    };
-    invocations.finish(Arc::new(end)).await.unwrap();
-    is_one_unit().await;
-    let sent = |operation: &str, count| (operation.to_owned(), count);
-    assert_eq!(world.requests(), [sent("PutItem", 2), sent("UpdateItem", 1)]);
-    invocations.get(id).await.unwrap();
-    assert_eq!(world.requests(), [sent("GetItem", 1), sent("PutItem", 2), sent("UpdateItem", 1)]);
-    invocations.finish_behind(finished("ann", Status::Success)).unwrap();
-    world.store.close().await;
-    assert_eq!(world.requests(), [sent("GetItem", 1), sent("PutItem", 3), sent("UpdateItem", 1)]);
-}
-
-/// What a page and what a deployment cost.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_page_and_a_deployment_cost_the_requests_that_are_documented() {
-    let world = world().await;
-    for _ in 0..20 {
-        world.invocations().finish(finished("ann", Status::Success)).await.unwrap();
-    }
-    let sent = |operation: &str, count| (operation.to_owned(), count);
-    let world = world.killed().await;
-    let query = RecordQuery { limit: 10, owner: Some(Owner::new("ann")), ..Default::default() };
-    assert_eq!(world.invocations().list(&query).await.unwrap().items.len(), 10);
-    assert_eq!(world.requests(), [sent("BatchGetItem", 1), sent("Query", 4)]);
-    let world = world.killed().await;
-    assert_eq!(world.invocations().list(&RecordQuery { owner: None, ..query }).await.unwrap().items.len(), 10);
-    assert_eq!(world.requests(), [sent("BatchGetItem", 1), sent("Query", 16)]);
-    let world = world.killed().await;
-    let (function, version) = function("ann", "hello");
-    world.registry().create(&function, &version).await.unwrap();
-    assert_eq!(world.requests(), [sent("TransactWriteItems", 1)]);
-    world.registry().publish(&samples::version(&function, 2)).await.unwrap();
-    assert_eq!(world.requests(), [sent("GetItem", 1), sent("TransactWriteItems", 2)]);
 }
 
 /// Of the requests some are refused, some throttled, some answered with an error after they were done. What is tried again must not

@@ -97,6 +97,10 @@ impl World for EmbeddedWorld {
         fs::write(&path, bytes).unwrap();
     }
 
+    fn rest(&self) -> &EmbeddedWorld {
+        self
+    }
+
     fn queue(&self) -> Arc<dyn JobQueue> {
         self.handles.queue.clone()
     }

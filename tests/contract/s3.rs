@@ -18,11 +18,6 @@ use faasd::domain::ids::Digest;
 use faasd::domain::time::Timestamp;
 use faasd::ports::artifacts::{ArtifactError, ArtifactStore};
 use faasd::ports::clock::Clock;
-use faasd::ports::invocations::InvocationStore;
-use faasd::ports::keys::KeyStore;
-use faasd::ports::lessons::Lessons;
-use faasd::ports::queue::{DeadLetters, JobQueue};
-use faasd::ports::registry::Registry;
 
 use super::clock::ShiftedClock;
 use super::embedded::EmbeddedWorld;
@@ -106,24 +101,10 @@ impl World for S3World {
         });
     }
 
-    fn queue(&self) -> Arc<dyn JobQueue> {
-        self.others.queue()
+    fn rest(&self) -> &EmbeddedWorld {
+        &self.others
     }
-    fn dead_letters(&self) -> Arc<dyn DeadLetters> {
-        self.others.dead_letters()
-    }
-    fn invocations(&self) -> Arc<dyn InvocationStore> {
-        self.others.invocations()
-    }
-    fn registry(&self) -> Arc<dyn Registry> {
-        self.others.registry()
-    }
-    fn keys(&self) -> Arc<dyn KeyStore> {
-        self.others.keys()
-    }
-    fn lessons(&self) -> Arc<dyn Lessons> {
-        self.others.lessons()
-    }
+
     fn artifacts(&self) -> Arc<dyn ArtifactStore> {
         self.artifacts.clone()
     }

@@ -31,13 +31,8 @@ use faasd::domain::ids::{Digest, InvocationId};
 use faasd::domain::job::{DeadLetter, Job, Payload};
 use faasd::domain::time::Timestamp;
 use faasd::ports::StoreError;
-use faasd::ports::artifacts::ArtifactStore;
 use faasd::ports::clock::Clock;
-use faasd::ports::invocations::InvocationStore;
-use faasd::ports::keys::KeyStore;
-use faasd::ports::lessons::Lessons;
-use faasd::ports::queue::{DeadLetters, JobQueue, QueueError};
-use faasd::ports::registry::Registry;
+use faasd::ports::queue::{JobQueue, QueueError};
 
 use super::clock::ShiftedClock;
 use super::embedded::EmbeddedWorld;
@@ -131,26 +126,12 @@ impl World for FastSqsWorld {
         self.others.damage(artifact);
     }
 
+    fn rest(&self) -> &EmbeddedWorld {
+        &self.others
+    }
+
     fn queue(&self) -> Arc<dyn JobQueue> {
         self.queue.clone()
-    }
-    fn dead_letters(&self) -> Arc<dyn DeadLetters> {
-        self.others.dead_letters()
-    }
-    fn invocations(&self) -> Arc<dyn InvocationStore> {
-        self.others.invocations()
-    }
-    fn registry(&self) -> Arc<dyn Registry> {
-        self.others.registry()
-    }
-    fn keys(&self) -> Arc<dyn KeyStore> {
-        self.others.keys()
-    }
-    fn lessons(&self) -> Arc<dyn Lessons> {
-        self.others.lessons()
-    }
-    fn artifacts(&self) -> Arc<dyn ArtifactStore> {
-        self.others.artifacts()
     }
 }
 
@@ -197,26 +178,12 @@ impl World for MotoSqsWorld {
         self.others.damage(artifact);
     }
 
+    fn rest(&self) -> &EmbeddedWorld {
+        &self.others
+    }
+
     fn queue(&self) -> Arc<dyn JobQueue> {
         self.queue.clone()
-    }
-    fn dead_letters(&self) -> Arc<dyn DeadLetters> {
-        self.others.dead_letters()
-    }
-    fn invocations(&self) -> Arc<dyn InvocationStore> {
-        self.others.invocations()
-    }
-    fn registry(&self) -> Arc<dyn Registry> {
-        self.others.registry()
-    }
-    fn keys(&self) -> Arc<dyn KeyStore> {
-        self.others.keys()
-    }
-    fn lessons(&self) -> Arc<dyn Lessons> {
-        self.others.lessons()
-    }
-    fn artifacts(&self) -> Arc<dyn ArtifactStore> {
-        self.others.artifacts()
     }
 }
 

@@ -13,6 +13,8 @@ use faasd::ports::lessons::Lessons;
 use faasd::ports::queue::{DeadLetters, JobQueue};
 use faasd::ports::registry::Registry;
 
+use super::embedded::EmbeddedWorld;
+
 /// One store, empty when opened.
 pub trait World: Sized {
     /// Records that a suite writes behind at once: as many as this store takes within [`World::SOON`].
@@ -36,11 +38,28 @@ pub trait World: Sized {
     /// Changes a byte of a stored artifact behind the store's back.
     fn damage(&self, artifact: Digest);
 
-    fn queue(&self) -> Arc<dyn JobQueue>;
-    fn dead_letters(&self) -> Arc<dyn DeadLetters>;
-    fn invocations(&self) -> Arc<dyn InvocationStore>;
-    fn registry(&self) -> Arc<dyn Registry>;
-    fn keys(&self) -> Arc<dyn KeyStore>;
-    fn lessons(&self) -> Arc<dyn Lessons>;
-    fn artifacts(&self) -> Arc<dyn ArtifactStore>;
+    /// Has every port that this world says nothing of.
+    fn rest(&self) -> &EmbeddedWorld;
+
+    fn queue(&self) -> Arc<dyn JobQueue> {
+        self.rest().queue()
+    }
+    fn dead_letters(&self) -> Arc<dyn DeadLetters> {
+        self.rest().dead_letters()
+    }
+    fn invocations(&self) -> Arc<dyn InvocationStore> {
+        self.rest().invocations()
+    }
+    fn registry(&self) -> Arc<dyn Registry> {
+        self.rest().registry()
+    }
+    fn keys(&self) -> Arc<dyn KeyStore> {
+        self.rest().keys()
+    }
+    fn lessons(&self) -> Arc<dyn Lessons> {
+        self.rest().lessons()
+    }
+    fn artifacts(&self) -> Arc<dyn ArtifactStore> {
+        self.rest().artifacts()
+    }
 }

@@ -7,6 +7,8 @@
 mod protocol;
 #[path = "sqs/queue.rs"]
 mod queue;
+#[path = "sqs/refusal.rs"]
+mod refusal;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -25,8 +27,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::faults::{Fault, Faults, Generator};
-use protocol::{Answer, Error};
 use queue::Queue;
+use refusal::{Answer, Error};
 
 /// A request with ten messages of the largest size, escaped as badly as can be.
 const REQUEST_BYTES_MAX: usize = 16 << 20;
