@@ -4,7 +4,7 @@
 //! claim in hand, else one that is offered ─► its worker, from an idle sandbox only         stale: the next claim
 //! none ─► the less loaded of two by rendezvous hash; while the call waits there ─► a claim comes: the call is moved there
 //! not sent, draining, full ─► the next worker          sent and lost, or a lie ─► the next, as one more attempt
-//! nobody ─► `Unreachable`: the queue may have it
+//! nobody, or nobody any more ─► `Unreachable`: the queue may have it          as many attempts as a call has ─► it failed
 //! ```
 
 mod ask;

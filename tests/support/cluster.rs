@@ -137,6 +137,11 @@ impl Node {
         self.child.is_some()
     }
 
+    /// Whether it has come as far as to listen.
+    pub fn is_up(&self) -> bool {
+        self.is_running() && self.address().is_some()
+    }
+
     pub fn pid(&self) -> i32 {
         self.child.as_ref().expect("the node runs").id() as i32
     }

@@ -115,7 +115,7 @@ impl Fleet {
                 break;
             }
         }
-        Err(trip.end(invocation.attempt))
+        Err(trip.end(invocation.attempt, self.config.queue.attempts_max))
     }
 
     /// What a try that was none means for the next.
@@ -190,12 +190,14 @@ impl Fleet {
 }
 
 impl Trip {
-    fn end(self, first_attempt: u32) -> ExecuteError {
+    /// A call that was lost before its attempts were used up may still run elsewhere: where nobody is left to ask, the queue has it.
+    fn end(self, first_attempt: u32, attempts_max: u32) -> ExecuteError {
+        let attempts = self.attempt - first_attempt;
         match (self.refusal, self.lost) {
-            (_, Some(lost)) => ExecuteError::Platform(format!(
-                "no worker ran it to its end in {} attempts; the last: {lost}",
-                self.attempt - first_attempt
-            )),
+            (_, Some(lost)) if attempts >= attempts_max => {
+                ExecuteError::Platform(format!("no worker ran it to its end in {attempts} attempts; the last: {lost}"))
+            }
+            (_, Some(lost)) => ExecuteError::Unreachable(format!("nobody is left to ask; the last: {lost}")),
             (Some(refusal), None) => refusal,
             (None, None) if self.tried.is_empty() => {
                 ExecuteError::Unreachable("none is known of that takes work".to_owned())

@@ -104,10 +104,43 @@ async fn a_worker_that_dies_in_mid_call_costs_an_attempt_and_no_error() {
     let outcome = call.await.unwrap();
     assert_eq!((outcome.status, place(&outcome)), (Status::Success, (nodes[1 - at].id, 2)));
     assert_eq!(metrics.retries.with_label_values(&["lost"]).get(), 1);
-    // Nobody left: not an error of the call's, and the queue may have it.
+    // Nobody left: not an error of the call's, and the queue may have it, begun or not.
+    let call = {
+        let (fleet, f) = (fleet.clone(), f.clone());
+        tokio::spawn(async move { run(&fleet, &f, "sleep 500").await.unwrap_err() })
+    };
+    until("it runs", || nodes[1 - at].worker.view().unwrap().active == 1).await;
     nodes[1 - at].kill();
+    let begun = call.await.unwrap();
+    assert!(matches!(begun, ExecuteError::Unreachable(_)), "{begun:?}");
+    assert_eq!(metrics.retries.with_label_values(&["lost"]).get(), 2);
     let nobody = run(&fleet, &f, "echo").await.unwrap_err();
-    assert!(matches!(nobody, ExecuteError::Unreachable(_) | ExecuteError::Platform(_)), "{nobody:?}");
+    assert!(matches!(nobody, ExecuteError::Unreachable(_)), "{nobody:?}");
+}
+
+/// A call that ends whoever runs it must not go on for ever.
+#[tokio::test]
+async fn a_call_that_was_lost_as_often_as_it_has_attempts_fails() {
+    let rig = Rig::new();
+    let f = rig.function("f");
+    let mut nodes = Vec::new();
+    for _ in 0..=rig.config.queue.attempts_max {
+        nodes.push(rig.node().await);
+    }
+    let (fleet, metrics) = rig.fleet(nodes.len()).await;
+    let call = {
+        let (fleet, f) = (fleet.clone(), f.clone());
+        tokio::spawn(async move { run(&fleet, &f, "sleep 2000").await })
+    };
+    for _ in 0..rig.config.queue.attempts_max {
+        let runs = |node: &Node| node.worker.view().unwrap().active == 1;
+        until("it runs", || nodes.iter().any(runs)).await;
+        let at = nodes.iter().position(runs).unwrap();
+        nodes.remove(at).kill();
+    }
+    let lost = call.await.unwrap().unwrap_err();
+    assert!(matches!(lost, ExecuteError::Platform(_)), "{lost:?}");
+    assert_eq!(metrics.retries.with_label_values(&["lost"]).get(), u64::from(rig.config.queue.attempts_max));
 }
 
 #[tokio::test]
