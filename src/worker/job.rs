@@ -63,6 +63,10 @@ impl Worker {
             let end = End::Again { delay: Duration::ZERO, counted: false };
             return self.settle(&lease, None, end).await;
         }
+        // Whoever had it ended with it, each time: one more attempt may end this worker too.
+        if lease.attempt > self.retry.attempts_max {
+            return self.end_given_up(&lease).await;
+        }
         let (invocation, end) = match self.prepare(&lease).await {
             Ok(invocation) => {
                 let end = self.attempt(&lease, &invocation).await;

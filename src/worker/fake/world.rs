@@ -188,7 +188,8 @@ impl JobQueue for World {
     async fn give_back(&self, token: &LeaseToken, delay: Duration, counted: bool) -> Result<(), QueueError> {
         let (job, attempt) = self.take(token)?;
         self.given_back.lock().unwrap().push((delay, counted));
-        self.jobs.lock().unwrap().push_back((job, attempt, Instant::now() + delay));
+        let attempts = attempt - u32::from(!counted);
+        self.jobs.lock().unwrap().push_back((job, attempts, Instant::now() + delay));
         Ok(())
     }
 
