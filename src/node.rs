@@ -72,6 +72,9 @@ pub enum StartError {
     Step { step: &'static str, cause: String },
 }
 
+/// What a drain takes beyond its time: ending what it did not wait for, closing, writing what is still to be written.
+const DRAIN_EXTRA: Duration = Duration::from_secs(60);
+
 /// What a node is given by whoever starts it.
 pub struct Surroundings {
     /// This executable, which sandboxes are launched by.
@@ -252,6 +255,10 @@ impl Node {
         };
         tracing::info!(signal = name, drain_ms = config.shutdown.drain_ms, "stopping: running calls may finish");
         service::stopping();
+        let ends = instance.filter(|_| name.starts_with(notices::INSTANCE));
+        let most = Duration::from_millis(config.shutdown.drain_ms) + DRAIN_EXTRA;
+        let keeping = ends.clone().map(|instance| tokio::spawn(notices::keep_waiting(instance, most)));
+        let keeping = keeping.map(|task| AbortOnDrop(task.abort_handle()));
         let down = async {
             if let Some(controls) = &controls {
                 controls.controller.audit_drain(name).await;
@@ -287,8 +294,8 @@ impl Node {
             drop(controls);
             backends.close().await;
             let _ = std::fs::remove_file(config.data_dir.join("address"));
-            if name.starts_with(notices::INSTANCE)
-                && let Some(instance) = instance
+            drop(keeping);
+            if let Some(instance) = ends
                 && let Err(error) = instance.done().await
             {
                 tracing::debug!(%error, "nobody was told that this instance may end");
