@@ -23,17 +23,21 @@ use crate::domain::limits::Limits;
 use crate::domain::outcome::{ErrorType, Failure, Outcome, Status};
 use crate::domain::policy::advice::Advice;
 use crate::domain::time::Timestamp;
-use crate::ports::bus::{Bus, News, Subscription};
+use crate::ports::bus::{Bus, News, Reach, Subscription};
 use crate::ports::clock::Clock;
 use crate::ports::executor::*;
 use crate::ports::keys::KeyStore;
 use crate::ports::sandbox::{LogSink, Stream};
 
-pub struct Radio(broadcast::Sender<News>);
+pub struct Radio(broadcast::Sender<News>, pub Mutex<Option<Reach>>);
 
 impl Bus for Radio {
     fn publish(&self, news: News) {
         let _ = self.0.send(news);
+    }
+
+    fn reach(&self) -> Option<Reach> {
+        *self.1.lock().unwrap()
     }
 
     fn subscribe(&self) -> Box<dyn Subscription> {
@@ -217,7 +221,7 @@ impl Rig {
     pub async fn with(config: Config) -> Self {
         let world = Arc::new(World::default());
         let runner = Arc::new(Runner::default());
-        let bus = Arc::new(Radio(broadcast::channel(64).0));
+        let bus = Arc::new(Radio(broadcast::channel(64).0, Mutex::default()));
         let ports = ControllerPorts {
             registry: world.clone(),
             invocations: world.clone(),
