@@ -325,7 +325,7 @@ impl Executor for Worker {
         self.advisors.advice(version)
     }
 
-    fn resizes(&self) -> Vec<(VersionKey, u32)> {
+    async fn resizes(&self) -> Vec<(VersionKey, u32)> {
         self.advisors.resizes()
     }
 

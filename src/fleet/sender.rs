@@ -20,7 +20,7 @@ use bytes::Bytes;
 use tokio::task::AbortHandle;
 
 use crate::config::Config;
-use crate::domain::function::Runtime;
+use crate::domain::function::{Runtime, Version};
 use crate::domain::ids::{FunctionId, InvocationId, VersionKey, WorkerId};
 use crate::domain::invocation::Invocation;
 use crate::domain::outcome::Outcome;
@@ -38,7 +38,7 @@ use super::link::{Link, Ways};
 use super::links::{self, Links};
 use super::metrics::Metrics;
 use super::tls::FleetTls;
-use super::wire::{self, BuildHead, Claim, Done, IdHead, OrderHead, Refusal};
+use super::wire::{self, BuildHead, Claim, Done, Empty, IdHead, OrderHead, Refusal, Resize};
 
 /// A worker that could not be reached, or lied, is asked again after this, or where nobody else is left.
 const ASIDE_FOR: Duration = Duration::from_secs(5);
@@ -48,6 +48,8 @@ const CLAIMS_PAUSE: Duration = Duration::from_secs(1);
 const ADVICE_MAX: usize = 4096;
 /// Workers that are told something at once.
 const TELL_AT_ONCE: usize = 16;
+/// Workers that a new version is prepared at: those that a call without a claim chooses between.
+const PREPARE_AT: usize = 2;
 /// A compilation's answer: its own limit, and the way.
 const BUILD_EXTRA: Duration = Duration::from_secs(60);
 
@@ -196,6 +198,33 @@ impl Executor for Fleet {
     fn advice(&self, version: VersionKey) -> Option<Arc<Advice>> {
         let all = self.advice.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(&version.function).filter(|(of, _)| *of == version).map(|(_, advice)| advice.clone())
+    }
+
+    /// At those workers whom calls of it go to first.
+    fn prepare(&self, version: &Version) {
+        let key = version.key();
+        let links = self.links.candidates(key, &[], PREPARE_AT, self.now());
+        tokio::spawn(async move {
+            let told = links.iter().map(|link| link.ask::<Done>(wire::PREPARE, &key));
+            for failed in futures_util::future::join_all(told).await.into_iter().filter_map(Result::err) {
+                tracing::debug!(error = %failed, "a worker could not be told to prepare a version");
+            }
+        });
+    }
+
+    /// What workers say together: of those that don't agree, whoever says most has seen the calls that need it.
+    async fn resizes(&self) -> Vec<(VersionKey, u32)> {
+        let mut all: HashMap<VersionKey, u32> = HashMap::new();
+        for some in self.links.living().chunks(TELL_AT_ONCE) {
+            let asked = some.iter().map(|link| link.ask::<Vec<Resize>>(wire::RESIZES, &Empty {}));
+            for Resize { version, memory_mb } in
+                futures_util::future::join_all(asked).await.into_iter().flatten().flatten()
+            {
+                let most = all.entry(version).or_default();
+                *most = memory_mb.max(*most);
+            }
+        }
+        all.into_iter().collect()
     }
 
     fn view(&self) -> Option<WorkerView> {

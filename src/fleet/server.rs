@@ -29,7 +29,7 @@ use super::called::{Ending, Reading, Reply, Told};
 use super::identity::{Peer, Secret, sha256};
 use super::ledger::{Change, Ledger};
 use super::metrics::Metrics;
-use super::wire::{self, BuildHead, CallHead, Claim, Done, IdHead, Malformed, OrderHead, Refusal};
+use super::wire::{self, BuildHead, CallHead, Claim, Done, Empty, IdHead, Malformed, OrderHead, Refusal, Resize};
 
 mod listen;
 
@@ -249,6 +249,21 @@ impl Server {
                 self.host.retire(only::<VersionKey>(body)?);
                 Ok(done(true))
             }
+            wire::PREPARE => {
+                let key = only::<VersionKey>(body)?;
+                // One that is not there, or can't be read now, is found out by its first call.
+                let version = self.version(key).await.ok().flatten();
+                if let Some(version) = &version {
+                    self.host.prepare(version);
+                }
+                Ok(done(version.is_some()))
+            }
+            wire::RESIZES => {
+                only::<Empty>(body)?;
+                let all = self.host.resizes().await.into_iter().take(wire::RESIZES_MAX);
+                let all: Vec<Resize> = all.map(|(version, memory_mb)| Resize { version, memory_mb }).collect();
+                Ok(told(&all))
+            }
             wire::ORDER => {
                 let head = only::<OrderHead>(body)?;
                 Ok(done(self.host.order(self.worker, head.order).await.is_ok()))
@@ -374,7 +389,11 @@ fn only<T: for<'a> Deserialize<'a> + Serialize>(body: Bytes) -> Result<T, Malfor
 }
 
 fn done(done: bool) -> Answer {
-    Response::new(Reply::Whole(serde_json::to_vec(&Done { done }).ok().map(Bytes::from)))
+    told(&Done { done })
+}
+
+fn told(what: &impl Serialize) -> Answer {
+    Response::new(Reply::Whole(serde_json::to_vec(what).ok().map(Bytes::from)))
 }
 
 fn plain(status: StatusCode) -> Answer {

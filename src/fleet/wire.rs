@@ -32,6 +32,8 @@ pub const EXECUTE: &str = "/fleet/execute";
 pub const WITHDRAW: &str = "/fleet/withdraw";
 pub const CANCEL: &str = "/fleet/cancel";
 pub const RETIRE: &str = "/fleet/retire";
+pub const PREPARE: &str = "/fleet/prepare";
+pub const RESIZES: &str = "/fleet/resizes";
 pub const ORDER: &str = "/fleet/order";
 pub const BUILD: &str = "/fleet/build";
 
@@ -105,6 +107,11 @@ pub struct BuildHead {
     pub hops: u8,
 }
 
+/// Where the question says it all.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Empty {}
+
 /// Yes or no, and what to do about a no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
@@ -139,6 +146,16 @@ pub enum Refusal {
     NoCompiler {
         reason: String,
     },
+}
+
+/// Versions that a worker says are to be resized, in one answer; the others come when these have been.
+pub const RESIZES_MAX: usize = 1000;
+
+/// What a worker's calls say about a version's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resize {
+    pub version: VersionKey,
+    pub memory_mb: u32,
 }
 
 /// Longer sentences are cut: they go into answers and logs.

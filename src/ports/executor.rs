@@ -85,7 +85,7 @@ pub trait Executor: Send + Sync + 'static {
     }
 
     /// Versions whose owners want them resized by themselves, and the memory in MB that their calls have asked for steadily.
-    fn resizes(&self) -> Vec<(VersionKey, u32)> {
+    async fn resizes(&self) -> Vec<(VersionKey, u32)> {
         Vec::new()
     }
 

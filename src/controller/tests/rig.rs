@@ -133,7 +133,7 @@ impl Executor for Runner {
         self.advice.lock().unwrap().clone()
     }
 
-    fn resizes(&self) -> Vec<(VersionKey, u32)> {
+    async fn resizes(&self) -> Vec<(VersionKey, u32)> {
         self.resizes.lock().unwrap().clone()
     }
 

@@ -33,6 +33,7 @@ pub struct Node {
     pub id: WorkerId,
     pub worker: Arc<Worker>,
     pub address: SocketAddr,
+    pub packages: Arc<FakePackages>,
     tasks: Vec<AbortHandle>,
     serving: Option<(JoinHandle<()>, oneshot::Sender<()>)>,
     _dir: tempfile::TempDir,
@@ -95,9 +96,10 @@ impl Rig {
         let config = Arc::new(Config { data_dir: dir.path().to_owned(), ..config.clone() });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, id) = (listener.local_addr().unwrap(), WorkerId(Uuid::now_v7()));
+        let packages = Arc::new(FakePackages(AtomicUsize::new(0)));
         let ports = WorkerPorts {
             sandboxes: Arc::new(FakeDriver::default()),
-            packages: Arc::new(FakePackages(AtomicUsize::new(0))),
+            packages: packages.clone(),
             queue: self.world.clone(),
             invocations: self.world.clone(),
             registry: self.world.clone(),
@@ -123,7 +125,7 @@ impl Rig {
         let beating = tokio::spawn(fleet::beat(worker.clone(), self.local.roster.clone(), Duration::from_millis(200)));
         let offering = tokio::spawn(fleet::offer(server, self.local.claims.clone()));
         let tasks = [serving.abort_handle(), beating.abort_handle(), offering.abort_handle()].into();
-        Node { id, worker, address, tasks, serving: Some((serving, stop)), _dir: dir }
+        Node { id, worker, address, packages, tasks, serving: Some((serving, stop)), _dir: dir }
     }
 
     pub fn server(

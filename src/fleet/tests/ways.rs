@@ -1,12 +1,14 @@
 //! The ways that a call takes: by claim, by placement, from one worker to the next.
 
 use std::io::{Read, Write};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::rig::*;
+use crate::domain::function::Version;
 use crate::domain::ids::WorkerId;
 use crate::domain::outcome::{ErrorType, Outcome, StartType, Status};
 use crate::ports::executor::{ExecuteError, Executor, Order, OrderError, WorkerState, WorkerView};
@@ -314,6 +316,43 @@ async fn lines_are_told_as_they_are_printed_where_somebody_listens() {
         assert_eq!(outcome.stdout.text, "printed", "in the record in any case");
         assert_eq!(*log.0.lock().unwrap(), lines);
     }
+}
+
+#[tokio::test]
+async fn a_new_version_is_prepared_at_the_workers_that_it_will_be_called_at() {
+    let rig = Rig::new();
+    let f = rig.function("f");
+    let nodes = [rig.node().await, rig.node().await, rig.node().await];
+    let (fleet, _) = rig.fleet(3).await;
+    let unpacked = || nodes.iter().map(|node| node.packages.0.load(Ordering::SeqCst)).sum::<usize>();
+    fleet.prepare(&f);
+    until("two have its code", || unpacked() == 2).await;
+    let first = run(&fleet, &f, "echo").await.unwrap();
+    assert_eq!((first.status, unpacked()), (Status::Success, 2), "called where it was prepared");
+    let gone = Version { number: 9, ..(*f).clone() };
+    fleet.prepare(&gone);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(unpacked(), 2);
+}
+
+#[tokio::test]
+async fn what_workers_say_of_memory_is_gathered() {
+    let rig = Rig::new();
+    let nodes = [rig.node().await, rig.node().await];
+    let (fleet, _) = rig.fleet(2).await;
+    assert_eq!(fleet.resizes().await, []);
+    let f = Arc::new(Version { auto_memory: true, ..(*rig.function("f")).clone() });
+    for node in &nodes {
+        while node.worker.resizes().await.is_empty() {
+            assert_eq!(
+                node.worker.execute(invocation(&f, "echo"), ACQUIRE, None).await.unwrap().status,
+                Status::Success
+            );
+        }
+    }
+    let said = nodes[0].worker.resizes().await;
+    assert_eq!((said.len(), said[0].0), (1, f.key()));
+    assert_eq!(fleet.resizes().await, said, "one answer for each version");
 }
 
 /// Measured, not promised: `cargo test --release --lib fleet::tests::ways::warm_calls_over_loopback -- --ignored --nocapture`.
