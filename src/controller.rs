@@ -32,6 +32,7 @@ mod queued;
 pub mod rate;
 mod resize;
 pub mod serve;
+mod settle;
 pub mod spec;
 pub mod tls;
 
@@ -71,6 +72,7 @@ use self::lookup::Functions;
 use self::metrics::Metrics;
 use self::packages::Packages;
 use self::rate::RateLimiter;
+use self::settle::Settling;
 
 pub use self::api::router;
 pub use self::serve::serve;
@@ -123,6 +125,7 @@ pub struct Controller {
     /// Steps that must not stop half-way because their client hung up.
     steps: Arc<Gate>,
     uploads: Arc<Semaphore>,
+    settling: Settling,
     metrics: Metrics,
     prometheus: prometheus::Registry,
     roster: Option<Arc<dyn Roster>>,
@@ -166,6 +169,7 @@ impl Controller {
             calls: Arc::default(),
             steps: Arc::default(),
             uploads: Arc::new(Semaphore::new(UPLOADS_AT_ONCE)),
+            settling: Settling::default(),
             metrics,
             prometheus,
             started: ports.clock.monotonic(),

@@ -29,6 +29,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod ticker;
+mod uploads;
 pub(crate) mod value;
 mod verdict;
 
@@ -53,7 +54,8 @@ use crate::ports::artifacts::ArtifactStore;
 use crate::ports::bus::{Bus, News};
 use crate::ports::clock::Clock;
 use crate::ports::executor::{
-    BuildError, Builder, ExecuteError, Executor, Host, LogSinks, Order, OrderError, PoolView, WorkerState, WorkerView,
+    BuildError, Builder, ExecuteError, Executor, Host, LogSinks, Order, OrderError, PoolView, Storing, WorkerState,
+    WorkerView,
 };
 use crate::ports::invocations::InvocationStore;
 use crate::ports::lessons::Lessons;
@@ -70,6 +72,7 @@ use cancel::{Calls, Why};
 use code_cache::CodeCache;
 use sandboxes::{Sandboxes, Wait};
 use tasks::Tasks;
+use uploads::Uploads;
 
 /// Compilations at once: each takes its memory out of the pool's budget.
 const BUILDS_MAX: usize = 2;
@@ -131,6 +134,7 @@ pub struct Worker {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     calls: Calls,
+    uploads: Uploads,
     listeners: OnceLock<Weak<dyn LogSinks>>,
     builds: Semaphore,
     preparing: Arc<Semaphore>,
@@ -175,6 +179,7 @@ impl Worker {
             backoff: Duration::from_millis(config.queue.backoff_ms),
             backoff_max: Duration::from_millis(config.queue.backoff_max_ms),
         };
+        let uploads = Uploads::new(artifacts.clone(), metrics.clone());
         Ok(Arc::new(Self {
             grace: Duration::from_millis(config.sandbox.grace_ms),
             identity,
@@ -192,6 +197,7 @@ impl Worker {
             clock,
             metrics,
             calls: Calls::default(),
+            uploads,
             listeners: OnceLock::new(),
             builds: Semaphore::new(BUILDS_MAX),
             preparing: Arc::new(Semaphore::new(PREPARING_MAX)),
@@ -270,12 +276,13 @@ impl Worker {
         !drains
     }
 
-    /// No call is here and the poll loop is over.
+    /// No call is here, the poll loop is over, and what calls left is stored.
     async fn finished(&self) {
         self.polling.join().await;
         while self.calls.len() > 0 {
             tokio::time::sleep(DRAIN_LOOK).await;
         }
+        self.uploads.join().await;
     }
 
     /// Stops what the bus says is cancelled; for ever.
@@ -298,6 +305,10 @@ impl Executor for Worker {
         log: Option<Arc<dyn LogSink>>,
     ) -> Result<Outcome, ExecuteError> {
         self.run_invocation(&invocation, Wait::InLine, acquire_timeout, log).await
+    }
+
+    fn storing(&self, id: InvocationId) -> Option<Storing> {
+        self.uploads.under_way(id)
     }
 
     fn cancel(&self, id: InvocationId) -> bool {

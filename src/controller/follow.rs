@@ -49,6 +49,7 @@ impl Controller {
         if let Some(stored) = self.running_here(id).filter(|stored| caller.sees_record(stored)) {
             return Ok(Arc::new(stored));
         }
+        self.settled(id).await;
         match self.invocations.get(id).await? {
             Lookup::Found(stored) if caller.sees_record(&stored) => Ok(stored),
             Lookup::Expired { owner, function } if caller.sees(&owner, function) => Err(expired()),

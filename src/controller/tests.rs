@@ -8,4 +8,5 @@ mod fakes;
 mod resize;
 mod rig;
 mod run;
+mod settle;
 mod wire;

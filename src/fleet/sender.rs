@@ -27,10 +27,11 @@ use crate::domain::outcome::Outcome;
 use crate::domain::policy::advice::Advice;
 use crate::ports::claims::Claims;
 use crate::ports::clock::Clock;
-use crate::ports::executor::{BuildError, Builder, ExecuteError, Executor, Order, OrderError, WorkerView};
+use crate::ports::executor::{BuildError, Builder, ExecuteError, Executor, Order, OrderError, Storing, WorkerView};
 use crate::ports::roster::Roster;
 use crate::ports::sandbox::LogSink;
 
+use super::answer::Answer;
 use super::connection::Failed;
 use super::held::Held;
 use super::identity::Secret;
@@ -50,6 +51,8 @@ const ADVICE_MAX: usize = 4096;
 const TELL_AT_ONCE: usize = 16;
 /// Workers that a new version is prepared at: those that a call without a claim chooses between.
 const PREPARE_AT: usize = 2;
+/// Longer than a worker tries.
+const STORED_WITHIN: Duration = Duration::from_secs(90);
 /// A compilation's answer: its own limit, and the way.
 const BUILD_EXTRA: Duration = Duration::from_secs(60);
 
@@ -71,6 +74,8 @@ pub struct Fleet {
     held: Held,
     /// Calls under way, and where.
     under: Mutex<HashMap<InvocationId, Arc<Link>>>,
+    /// Calls that have ended while what they left is still on its way to the store: where the word of its arrival comes.
+    being_stored: Mutex<HashMap<InvocationId, Answer>>,
     advice: Mutex<HashMap<FunctionId, (VersionKey, Arc<Advice>)>>,
     clock: Arc<dyn Clock>,
     config: Arc<Config>,
@@ -98,6 +103,7 @@ impl Fleet {
             claims: ports.claims,
             held: Held::default(),
             under: Mutex::default(),
+            being_stored: Mutex::default(),
             advice: Mutex::default(),
             clock: ports.clock,
             config,
@@ -143,6 +149,11 @@ impl Fleet {
         self.under.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn being_stored(&self) -> std::sync::MutexGuard<'_, HashMap<InvocationId, Answer>> {
+        // Every change is one step.
+        self.being_stored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn note(&self, version: VersionKey, outcome: &Outcome) {
         let Some(advice) = &outcome.advice else { return };
         let mut all = self.advice.lock().unwrap_or_else(PoisonError::into_inner);
@@ -172,6 +183,16 @@ impl Executor for Fleet {
         let outcome = self.travel(&invocation, acquire_timeout, log.as_deref()).await?;
         self.note(invocation.version.key(), &outcome);
         Ok(outcome)
+    }
+
+    fn storing(&self, id: InvocationId) -> Option<Storing> {
+        let mut answer = self.being_stored().remove(&id)?;
+        Some(Box::pin(async move {
+            match tokio::time::timeout(STORED_WITHIN, answer.next()).await {
+                Ok(Ok((wire::STORED, bytes))) => wire::read_stored(&bytes).ok(),
+                Ok(_) | Err(_) => None,
+            }
+        }))
     }
 
     fn cancel(&self, id: InvocationId) -> bool {

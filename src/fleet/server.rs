@@ -19,6 +19,7 @@ use crate::domain::function::Version;
 use crate::domain::ids::{VersionKey, WorkerId};
 use crate::domain::invocation::Invocation;
 use crate::domain::limits::Limits;
+use crate::domain::outcome::Outcome;
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::executor::{ExecuteError, Host, WorkerState};
@@ -29,7 +30,9 @@ use super::called::{Ending, Reading, Reply, Told};
 use super::identity::{Peer, Secret, sha256};
 use super::ledger::{Change, Ledger};
 use super::metrics::Metrics;
-use super::wire::{self, BuildHead, CallHead, Claim, Done, Empty, IdHead, Malformed, OrderHead, Refusal, Resize};
+use super::wire::{
+    self, After, BuildHead, CallHead, Claim, Done, Empty, IdHead, Malformed, OrderHead, Refusal, Resize,
+};
 
 mod listen;
 
@@ -300,19 +303,30 @@ impl Server {
                 }
                 Claim::Taken | Claim::Held => server.host.execute_idle(invocation, Some(sink)).await,
             };
-            ending.0.end(server.last_frame(&head, executed));
             drop(room);
+            let storing = executed.as_ref().ok().and_then(|_| server.host.storing(head.id));
+            let outcome = server.last_frame(&head, executed, storing.is_some());
+            match storing {
+                None => ending.0.end(outcome),
+                Some(storing) => {
+                    ending.0.tell(&outcome);
+                    // A worker that can't say ends without the word: then each is looked for.
+                    if let Some(lost) = storing.await {
+                        ending.0.end(wire::stored(&lost));
+                    }
+                }
+            }
         });
         reading.begun().await
     }
 
-    fn last_frame(&self, head: &CallHead, executed: Result<crate::domain::outcome::Outcome, ExecuteError>) -> Bytes {
+    fn last_frame(&self, head: &CallHead, executed: Result<Outcome, ExecuteError>, storing: bool) -> Bytes {
         match executed {
             Ok(outcome) => {
                 self.metrics.served.with_label_values(&["ended"]).inc();
                 let idle = self.host.idle_of(head.version());
                 let kept = idle > 0 && self.ledger().keep(head.version(), idle, self.clock.monotonic());
-                wire::outcome(head.id, head.attempt, self.worker, kept, outcome)
+                wire::outcome(head.id, head.attempt, self.worker, After { kept, storing }, outcome)
             }
             Err(error) => {
                 let end = match error {

@@ -1,6 +1,7 @@
 //! The way from a controller to where functions run. In one process it is a call; in the fleet a hop.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::function::{Runtime, Version};
 use crate::domain::ids::{InvocationId, VersionKey, WorkerId};
 use crate::domain::invocation::Invocation;
-use crate::domain::outcome::Outcome;
+use crate::domain::outcome::{Lost, Outcome};
 use crate::domain::policy::advice::Advice;
 use crate::domain::time::Timestamp;
 
@@ -58,6 +59,10 @@ pub enum BuildError {
     Execute(#[from] ExecuteError),
 }
 
+/// Resolves when nothing of an outcome is on its way to the artifact store any more: with what did not get there, or `None` where that
+/// can't be said.
+pub type Storing = Pin<Box<dyn Future<Output = Option<Vec<Lost>>> + Send>>;
+
 /// Runs invocations.
 #[async_trait]
 pub trait Executor: Send + Sync + 'static {
@@ -69,6 +74,12 @@ pub trait Executor: Send + Sync + 'static {
         acquire_timeout: Duration,
         log: Option<Arc<dyn LogSink>>,
     ) -> Result<Outcome, ExecuteError>;
+
+    /// To be asked for after each outcome that names artifacts: they may still be on their way to the store, and nobody may read of them
+    /// in a record before they are there. `None`: all are.
+    fn storing(&self, _id: InvocationId) -> Option<Storing> {
+        None
+    }
 
     /// Stops it, waiting or running; `false` if it is not here. Its `execute` then ends with `CANCELLED`.
     fn cancel(&self, id: InvocationId) -> bool;

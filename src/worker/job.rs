@@ -173,7 +173,14 @@ impl Worker {
         invocation: &Arc<Invocation>,
     ) -> Option<Result<Outcome, ExecuteError>> {
         let sink = self.sink_for(invocation.id, lease.attempt);
-        let mut call = std::pin::pin!(self.run_invocation(invocation, Wait::Patiently, ACQUIRE_TIMEOUT, sink));
+        let mut call = std::pin::pin!(async {
+            let mut outcome = self.run_invocation(invocation, Wait::Patiently, ACQUIRE_TIMEOUT, sink).await?;
+            // The record is all that anybody hears of it, and names nothing that is not there.
+            if let Some(storing) = self.uploads.under_way(invocation.id) {
+                outcome.lose(&storing.await.unwrap_or_default());
+            }
+            Ok(outcome)
+        });
         let every = (lease.valid_for / 3).max(Duration::from_millis(10));
         loop {
             tokio::select! {

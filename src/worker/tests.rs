@@ -2,6 +2,7 @@
 
 mod jobs;
 mod learned;
+mod uploads;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, oneshot};
 use uuid::Uuid;
 
 use super::fakes::World;
@@ -16,11 +16,11 @@ use crate::controller::auth::new_key;
 use crate::controller::packages::{Inspected, PackageError, Packages};
 use crate::controller::{Controller, ControllerPorts};
 use crate::domain::function::Runtime;
-use crate::domain::ids::{InvocationId, Owner, VersionKey, WorkerId};
+use crate::domain::ids::{Digest, InvocationId, Owner, VersionKey, WorkerId};
 use crate::domain::invocation::Invocation;
 use crate::domain::key::Scope;
 use crate::domain::limits::Limits;
-use crate::domain::outcome::{ErrorType, Failure, Outcome, Status};
+use crate::domain::outcome::{ErrorType, Failure, Lost, Outcome, OutputFile, Status};
 use crate::domain::policy::advice::Advice;
 use crate::domain::time::Timestamp;
 use crate::ports::bus::{Bus, News, Reach, Subscription};
@@ -82,6 +82,13 @@ pub struct Runner {
     pub advice: Mutex<Option<Arc<Advice>>>,
     pub resizes: Mutex<Vec<(VersionKey, u32)>>,
     pub orders: Mutex<Vec<Order>>,
+    /// What becomes of the outputs of calls whose input is `"file"`: they are on their way until this says so.
+    pub storing: Mutex<Option<oneshot::Receiver<Option<Vec<Lost>>>>>,
+}
+
+/// What a call whose input is `"file"` leaves.
+pub fn output_file() -> OutputFile {
+    OutputFile { name: "a.txt".into(), size_bytes: 3, sha256: Digest([7; 32]) }
 }
 
 pub fn outcome(status: Status, result: &str) -> Outcome {
@@ -116,8 +123,14 @@ impl Executor for Runner {
             }
             b"\"break\"" => Err(ExecuteError::Platform("the sandbox fell over".into())),
             b"\"panic\"" => panic!("a bug"),
+            b"\"file\"" => Ok(Outcome { output_files: vec![output_file()], ..outcome(Status::Success, "1") }),
             payload => Ok(outcome(Status::Success, std::str::from_utf8(payload).unwrap())),
         }
+    }
+
+    fn storing(&self, _id: InvocationId) -> Option<Storing> {
+        let storing = self.storing.lock().unwrap().take()?;
+        Some(Box::pin(async move { storing.await.unwrap_or(None) }))
     }
 
     fn cancel(&self, id: InvocationId) -> bool {

@@ -319,6 +319,37 @@ async fn lines_are_told_as_they_are_printed_where_somebody_listens() {
 }
 
 #[tokio::test]
+async fn a_controller_is_answered_before_outputs_are_stored_and_told_when_they_are() {
+    let rig = Rig::new();
+    let (mut node, f) = (rig.node().await, rig.function("f"));
+    let (fleet, _) = rig.fleet(1).await;
+    rig.world.far.store(true, Ordering::SeqCst);
+    let call = async |program: &str| {
+        let call = invocation(&f, program);
+        let outcome = fleet.execute(call.clone(), ACQUIRE, None).await.unwrap();
+        (outcome, fleet.storing(call.id))
+    };
+    assert!(call("echo").await.1.is_none());
+    let way = rig.world.way.lock().await;
+    let (outcome, storing) = call("file").await;
+    assert_eq!(outcome.output_files[0].name, "a.txt");
+    let mut storing = storing.expect("it is on its way");
+    assert!(tokio::time::timeout(Duration::from_millis(100), &mut storing).await.is_err());
+    drop(way);
+    assert_eq!(storing.await, Some(vec![]));
+    rig.world.arrive.store(0, Ordering::SeqCst);
+    let (outcome, storing) = call("file").await;
+    let lost = storing.unwrap().await.unwrap();
+    assert_eq!(lost[0].sha256, outcome.output_files[0].sha256);
+    // A worker that dies meanwhile leaves it open.
+    let _way = rig.world.way.lock().await;
+    let (_, storing) = call("file").await;
+    node.kill();
+    drop(node);
+    assert_eq!(tokio::time::timeout(SOON, storing.unwrap()).await, Ok(None));
+}
+
+#[tokio::test]
 async fn a_new_version_is_prepared_at_the_workers_that_it_will_be_called_at() {
     let rig = Rig::new();
     let f = rig.function("f");
