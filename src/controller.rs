@@ -7,6 +7,7 @@
 //!
 //! It knows ports only. What it holds in memory is a cache or a view of calls in flight: all can be lost.
 
+mod abandoned;
 pub mod accept;
 pub mod api;
 pub mod audit;

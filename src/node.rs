@@ -8,6 +8,7 @@
 mod backends;
 mod controls;
 mod identity;
+mod leader;
 mod memory;
 mod metrics;
 mod notices;

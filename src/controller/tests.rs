@@ -1,5 +1,6 @@
 //! The API in process, on ports in memory: what is fiddly and needs no sandbox.
 
+mod abandoned;
 mod access;
 mod client;
 mod deploy;
