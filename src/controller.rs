@@ -80,6 +80,8 @@ pub use self::serve::serve;
 
 /// Uploads read into memory at once; the next waits for one to end.
 const UPLOADS_AT_ONCE: usize = 4;
+/// Invocations at other workers that are followed at once, each a stream between two nodes.
+const ELSEWHERE_MAX: usize = 1000;
 
 /// All that a controller needs of the world.
 pub struct ControllerPorts {
@@ -127,6 +129,8 @@ pub struct Controller {
     steps: Arc<Gate>,
     uploads: Arc<Semaphore>,
     settling: Settling,
+    /// Invocations at other workers whose lines are told here: what comes beyond that is told at its end.
+    elsewhere: Arc<Semaphore>,
     metrics: Metrics,
     prometheus: prometheus::Registry,
     roster: Option<Arc<dyn Roster>>,
@@ -171,6 +175,7 @@ impl Controller {
             steps: Arc::default(),
             uploads: Arc::new(Semaphore::new(UPLOADS_AT_ONCE)),
             settling: Settling::default(),
+            elsewhere: Arc::new(Semaphore::new(ELSEWHERE_MAX)),
             metrics,
             prometheus,
             started: ports.clock.monotonic(),

@@ -23,6 +23,7 @@ mod offers;
 mod scale;
 mod sender;
 mod server;
+mod taps;
 mod tls;
 mod wire;
 

@@ -210,7 +210,7 @@ impl Worker {
         }))
     }
 
-    /// Tells who wants to hear what asynchronous invocations print. Once, before [`Worker::start`].
+    /// Tells who wants to hear what asynchronous invocations print. Once; of what began before it hears nothing.
     pub fn listen(&self, listeners: Weak<dyn LogSinks>) {
         // A second call would change nothing.
         let _ = self.listeners.set(listeners);

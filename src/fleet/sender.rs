@@ -195,6 +195,25 @@ impl Executor for Fleet {
         }))
     }
 
+    async fn follow(&self, id: InvocationId, worker: WorkerId, log: Arc<dyn LogSink>) -> bool {
+        let Some(link) = self.links.get(worker) else { return false };
+        let Ok(body) = wire::body(&IdHead { id }, &[]) else { return false };
+        let mut answer = match link.send(wire::FOLLOW, body).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::debug!(invocation_id = %id, worker_id = %worker, %error, "an invocation's lines can't be followed");
+                return false;
+            }
+        };
+        let mut came = false;
+        while let Ok((wire::LINE, bytes)) = answer.next().await {
+            let Some((stream, text)) = ask::line(&bytes) else { break };
+            log.line(stream, text);
+            came = true;
+        }
+        came
+    }
+
     fn cancel(&self, id: InvocationId) -> bool {
         let Some(link) = self.under().get(&id).cloned() else { return false };
         tokio::spawn(async move {

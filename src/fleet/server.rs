@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,7 +22,7 @@ use crate::domain::limits::Limits;
 use crate::domain::outcome::Outcome;
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
-use crate::ports::executor::{ExecuteError, Host, WorkerState};
+use crate::ports::executor::{ExecuteError, Host, LogSinks, WorkerState};
 use crate::ports::registry::Registry;
 use crate::ports::sandbox::LogSink;
 
@@ -30,6 +30,7 @@ use super::called::{Ending, Reading, Reply, Told};
 use super::identity::{Peer, Secret, sha256};
 use super::ledger::{Change, Ledger};
 use super::metrics::Metrics;
+use super::taps::Taps;
 use super::wire::{
     self, After, BuildHead, CallHead, Claim, Done, Empty, IdHead, Malformed, OrderHead, Refusal, Resize,
 };
@@ -67,6 +68,7 @@ pub struct Server {
     metrics: Arc<Metrics>,
     prometheus: prometheus::Registry,
     bodies: Arc<Semaphore>,
+    taps: Arc<Taps>,
 }
 
 type Answer = Response<Reply>;
@@ -84,6 +86,7 @@ impl Server {
         metrics: Arc<Metrics>,
         prometheus: prometheus::Registry,
     ) -> Arc<Self> {
+        let taps = Arc::new(Taps::new(metrics.lines_dropped.clone()));
         Arc::new(Self {
             host,
             worker,
@@ -97,7 +100,13 @@ impl Server {
             metrics,
             prometheus,
             bodies: Arc::new(Semaphore::new(BODIES_KIB_MAX)),
+            taps,
         })
+    }
+
+    /// Who hears what asynchronous invocations print here, while the server is.
+    pub fn listeners(&self) -> Weak<dyn LogSinks> {
+        Arc::downgrade(&(self.taps.clone() as Arc<dyn LogSinks>))
     }
 
     pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -247,6 +256,13 @@ impl Server {
             wire::CANCEL => {
                 let head = only::<IdHead>(body)?;
                 Ok(done(self.host.cancel(head.id)))
+            }
+            wire::FOLLOW => {
+                let head = only::<IdHead>(body)?;
+                Ok(Response::new(match self.taps.follow(head.id) {
+                    Some(told) => Reading::following(told),
+                    None => Reply::Whole(Some(wire::frame(wire::OVER, &[]))),
+                }))
             }
             wire::RETIRE => {
                 self.host.retire(only::<VersionKey>(body)?);

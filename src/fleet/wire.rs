@@ -32,6 +32,7 @@ pub const EXECUTE: &str = "/fleet/execute";
 pub const WITHDRAW: &str = "/fleet/withdraw";
 pub const CANCEL: &str = "/fleet/cancel";
 pub const RETIRE: &str = "/fleet/retire";
+pub const FOLLOW: &str = "/fleet/follow";
 pub const PREPARE: &str = "/fleet/prepare";
 pub const RESIZES: &str = "/fleet/resizes";
 pub const ORDER: &str = "/fleet/order";
@@ -52,6 +53,8 @@ pub const REFUSED: u8 = 5;
 pub const BUILT: u8 = 6;
 /// After an outcome that says so: what it names has arrived in the artifact store, or is lost.
 pub const STORED: u8 = 7;
+/// Of an invocation that is followed: no more lines, or none at all, for it does not run here.
+pub const OVER: u8 = 8;
 
 /// A controller's right to an idle sandbox, and where it has it from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -127,6 +127,7 @@ impl Door {
             Arc::new(fleet::Metrics::new(metrics)),
             metrics.clone(),
         );
+        works.worker.listen(server.listeners());
         let tls = FleetTls::open(config)?;
         let (stop, stopped) = oneshot::channel();
         let offering = backends.shared.claims.clone().map(|claims| tokio::spawn(fleet::offer(server.clone(), claims)));

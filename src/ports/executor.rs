@@ -81,6 +81,12 @@ pub trait Executor: Send + Sync + 'static {
         None
     }
 
+    /// Tells `log` what an asynchronous invocation prints at a worker of another process: its last lines, then each as it is printed, to the
+    /// attempt's end there. `false`: not a line came, because it does not run there now, or that worker can't be asked.
+    async fn follow(&self, _id: InvocationId, _worker: WorkerId, _log: Arc<dyn LogSink>) -> bool {
+        false
+    }
+
     /// Stops it, waiting or running; `false` if it is not here. Its `execute` then ends with `CANCELLED`.
     fn cancel(&self, id: InvocationId) -> bool;
 

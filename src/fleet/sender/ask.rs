@@ -220,7 +220,7 @@ fn lie(why: Malformed) -> Reply {
     Reply::Lost(Failed::Refused(format!("the worker's answer is none: {why}")))
 }
 
-fn line(bytes: &[u8]) -> Option<(Stream, &str)> {
+pub(super) fn line(bytes: &[u8]) -> Option<(Stream, &str)> {
     let (stream, text) = bytes.split_first()?;
     let stream = match stream {
         0 => Stream::Stdout,

@@ -118,6 +118,7 @@ impl Rig {
         let worker = Worker::new(ports, config.clone(), identity, Arc::new(Metrics::new(&metrics))).unwrap();
         worker.start();
         let server = self.server(worker.clone(), id, &config, metrics);
+        worker.listen(server.listeners());
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(fleet::serve(listener, server.clone(), FleetTls::open(&config).unwrap(), async {
             let _ = stopped.await;

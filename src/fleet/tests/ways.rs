@@ -386,6 +386,29 @@ async fn what_workers_say_of_memory_is_gathered() {
     assert_eq!(fleet.resizes().await, said, "one answer for each version");
 }
 
+#[tokio::test]
+async fn a_job_is_followed_from_another_process() {
+    let rig = Rig::new();
+    let (node, f) = (rig.node().await, rig.function("f"));
+    let (fleet, _) = rig.fleet(1).await;
+    let heard = async |id, worker| {
+        let log = Arc::new(Lines(Mutex::default(), true));
+        let came = fleet.follow(id, worker, log.clone()).await;
+        (came, std::mem::take(&mut *log.0.lock().unwrap()))
+    };
+    let id = rig.world.enqueue(&f, "sleep 1000");
+    until("it runs", || node.worker.view().unwrap().active == 1).await;
+    assert!(!heard(id, WorkerId(Uuid::nil())).await.0, "nobody knows that worker");
+    // Two who follow it; both come after its line.
+    let followed = async { tokio::join!(heard(id, node.id), heard(id, node.id)) };
+    let (one, two) = tokio::time::timeout(SOON, followed).await.expect("it ends with the job");
+    assert_eq!(one, (true, vec![(Stream::Stdout, "printed".to_owned())]));
+    assert_eq!(two, one);
+    until("it has ended", || rig.world.record(id).status.is_final()).await;
+    assert_eq!(heard(id, node.id).await, (false, vec![]), "it does not run there any more");
+    assert_eq!(rig.world.record(id).status, Status::Success, "who follows takes nothing back");
+}
+
 /// Measured, not promised: `cargo test --release --lib fleet::tests::ways::warm_calls_over_loopback -- --ignored --nocapture`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement: run it by itself"]
