@@ -25,6 +25,7 @@ mod sender;
 mod server;
 mod taps;
 mod tls;
+mod together;
 mod wire;
 
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub use scale::{Scaling, scale};
 pub use sender::{Fleet, FleetPorts};
 pub use server::{Access, Server, serve};
 pub use tls::{FleetTls, FleetTlsError};
+pub use together::Together;
 
 /// How long a controller may use a claim that a worker let it keep after a call …
 const HELD_FOR: Duration = Duration::from_millis(300);

@@ -17,6 +17,7 @@ mod execute;
 pub(crate) mod fake;
 mod given_up;
 mod handle;
+mod heard;
 mod job;
 mod learned;
 mod lent;
@@ -35,7 +36,7 @@ mod verdict;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -70,6 +71,7 @@ pub use metrics::{FunctionMetrics, Metrics};
 use advisors::Advisors;
 use cancel::{Calls, Why};
 use code_cache::CodeCache;
+use heard::Listeners;
 use sandboxes::{Sandboxes, Wait};
 use tasks::Tasks;
 use uploads::Uploads;
@@ -135,7 +137,7 @@ pub struct Worker {
     metrics: Arc<Metrics>,
     calls: Calls,
     uploads: Uploads,
-    listeners: OnceLock<Weak<dyn LogSinks>>,
+    listeners: Listeners,
     builds: Semaphore,
     preparing: Arc<Semaphore>,
     retry: Retry,
@@ -198,7 +200,7 @@ impl Worker {
             metrics,
             calls: Calls::default(),
             uploads,
-            listeners: OnceLock::new(),
+            listeners: Listeners::default(),
             builds: Semaphore::new(BUILDS_MAX),
             preparing: Arc::new(Semaphore::new(PREPARING_MAX)),
             retry,
@@ -210,14 +212,9 @@ impl Worker {
         }))
     }
 
-    /// Tells who wants to hear what asynchronous invocations print. Once; of what began before it hears nothing.
+    /// Tells who wants to hear what asynchronous invocations print. Of those that began before it hears nothing.
     pub fn listen(&self, listeners: Weak<dyn LogSinks>) {
-        // A second call would change nothing.
-        let _ = self.listeners.set(listeners);
-    }
-
-    fn sink_for(&self, id: InvocationId, attempt: u32) -> Option<Arc<dyn LogSink>> {
-        self.listeners.get()?.upgrade()?.sink_for(id, attempt)
+        self.listeners.add(listeners);
     }
 
     /// Begins to poll the queue, keep sandboxes ready and hear cancellations. Must run inside a tokio runtime; once.

@@ -10,10 +10,11 @@ use crate::config::{Backend, Config, Jwt};
 use crate::controller::auth::Tokens;
 use crate::controller::{self, Controller, ControllerPorts};
 use crate::domain::ids::WorkerId;
-use crate::fleet::{self, Fleet, FleetPorts, FleetTls, Scaling, Secret};
+use crate::fleet::{self, Fleet, FleetPorts, FleetTls, Scaling, Secret, Together};
 use crate::ports::clock::Clock;
 use crate::ports::executor::{Builder, Executor, LogSinks};
 use crate::ports::key_set::{KeySetError, KeySetSource};
+use crate::worker::Worker;
 
 use super::backends::Backends;
 use super::leader::{self, Leader};
@@ -39,18 +40,23 @@ pub(super) struct Runs {
 }
 
 impl Runs {
-    /// The workers of other processes.
+    /// The worker of this process, and nobody else.
+    pub fn own(worker: Arc<Worker>) -> Self {
+        Self { executor: worker.clone(), builder: worker, fleet: None }
+    }
+
+    /// The workers of other processes; before them that of this one, if it has one.
     pub fn fleet(
         backends: &Backends,
         config: &Arc<Config>,
         clock: Arc<dyn Clock>,
-        metrics: &prometheus::Registry,
+        metrics: Arc<fleet::Metrics>,
+        own: Option<(WorkerId, Arc<Worker>)>,
     ) -> Result<Self, StartError> {
         let roster = backends.shared.roster.clone().unwrap_or_else(|| {
             tracing::warn!("no redis.url: no worker is heard of, and synchronous calls go through the queue");
             Local::new(clock.clone()).roster
         });
-        let metrics = Arc::new(fleet::Metrics::new(metrics));
         let ports = FleetPorts {
             claims: backends.shared.claims.clone(),
             roster,
@@ -58,10 +64,16 @@ impl Runs {
             metrics: metrics.clone(),
             secret: Secret::open(&config.fleet)?,
             tls: FleetTls::open(config)?,
-            own: None,
+            own: own.as_ref().map(|(id, _)| *id),
         };
         let fleet = Fleet::new(ports, config.clone());
-        Ok(Self { executor: fleet.clone(), builder: fleet, fleet: Some(metrics) })
+        Ok(match own {
+            None => Self { executor: fleet.clone(), builder: fleet, fleet: Some(metrics) },
+            Some((_, worker)) => {
+                let together = Together::new(worker, fleet);
+                Self { executor: together.clone(), builder: together, fleet: Some(metrics) }
+            }
+        })
     }
 }
 

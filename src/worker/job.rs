@@ -172,7 +172,7 @@ impl Worker {
         lease: &Lease,
         invocation: &Arc<Invocation>,
     ) -> Option<Result<Outcome, ExecuteError>> {
-        let sink = self.sink_for(invocation.id, lease.attempt);
+        let sink = self.listeners.sink_for(invocation.id, lease.attempt);
         let mut call = std::pin::pin!(async {
             let mut outcome = self.run_invocation(invocation, Wait::Patiently, ACQUIRE_TIMEOUT, sink).await?;
             // The record is all that anybody hears of it, and names nothing that is not there.

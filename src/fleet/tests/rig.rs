@@ -17,7 +17,7 @@ use crate::domain::function::{Runtime, Version};
 use crate::domain::ids::{InvocationId, WorkerId};
 use crate::domain::invocation::{Invocation, Mode};
 use crate::domain::outcome::Outcome;
-use crate::fleet::{self, Access, Fleet, FleetPorts, FleetTls, Secret, Server};
+use crate::fleet::{self, Access, Fleet, FleetPorts, FleetTls, Secret, Server, Together};
 use crate::ports::clock::Clock;
 use crate::ports::executor::{ExecuteError, Executor, Host};
 use crate::ports::sandbox::LogSink;
@@ -161,6 +161,21 @@ impl Rig {
     }
 
     pub async fn fleet_of(&self, config: &Config, workers: usize) -> (Arc<Fleet>, Arc<fleet::Metrics>) {
+        self.fleet_beside(config, None, workers).await
+    }
+
+    /// What a node that is both runs its calls by, once it knows of so many others.
+    pub async fn together(&self, own: &Node, others: usize) -> Arc<Together> {
+        let (fleet, _) = self.fleet_beside(&self.config, Some(own.id), others).await;
+        Together::new(own.worker.clone(), fleet)
+    }
+
+    async fn fleet_beside(
+        &self,
+        config: &Config,
+        own: Option<WorkerId>,
+        workers: usize,
+    ) -> (Arc<Fleet>, Arc<fleet::Metrics>) {
         let metrics = Arc::new(fleet::Metrics::new(&prometheus::Registry::new()));
         let ports = FleetPorts {
             claims: Some(self.local.claims.clone()),
@@ -169,7 +184,7 @@ impl Rig {
             metrics: metrics.clone(),
             secret: Secret::open(&config.fleet).unwrap(),
             tls: FleetTls::open(config).unwrap(),
-            own: None,
+            own,
         };
         let fleet = Fleet::new(ports, Arc::new(config.clone()));
         until("the workers are known", || fleet.others().len() == workers).await;
