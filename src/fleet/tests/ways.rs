@@ -409,6 +409,28 @@ async fn a_job_is_followed_from_another_process() {
     assert_eq!(rig.world.record(id).status, Status::Success, "who follows takes nothing back");
 }
 
+#[tokio::test]
+async fn a_worker_that_drains_for_long_is_heard_of_all_the_while() {
+    let rig = Rig::new();
+    let (node, f) = (rig.node().await, rig.function("f"));
+    let (fleet, _) = rig.fleet(1).await;
+    let long = tokio::spawn(async move { run(&fleet, &f, "sleep 2000").await.unwrap() });
+    until("it runs", || node.worker.view().unwrap().active == 1).await;
+    let worker = node.worker.clone();
+    let drain = tokio::spawn(async move { worker.drain(SOON).await });
+    let mut heard = std::collections::BTreeSet::new();
+    while !drain.is_finished() {
+        let view = rig.local.roster.workers().await.unwrap().remove(0);
+        if view.state == WorkerState::Draining {
+            heard.insert(view.last_seen.as_millis());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(heard.len() >= 4, "{heard:?}");
+    assert!(drain.await.unwrap());
+    assert_eq!(long.await.unwrap().status, Status::Success);
+}
+
 /// Measured, not promised: `cargo test --release --lib fleet::tests::ways::warm_calls_over_loopback -- --ignored --nocapture`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement: run it by itself"]
