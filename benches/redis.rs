@@ -53,7 +53,7 @@ fn main() {
 async fn connected(server: &RedisServer) -> Arc<Redis> {
     let config = config::Redis { url: server.url(), ..config::Redis::default() };
     let redis = Redis::open(&config, &prometheus::Registry::new()).expect("a configuration that can be used");
-    while !redis.health().is_up {
+    while !redis.bus.reach().is_some_and(|reach| reach.is_up) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     Arc::new(redis)

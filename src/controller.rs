@@ -7,6 +7,7 @@
 //!
 //! It knows ports only. What it holds in memory is a cache or a view of calls in flight: all can be lost.
 
+mod abandoned;
 pub mod accept;
 pub mod api;
 pub mod audit;
@@ -32,6 +33,7 @@ mod queued;
 pub mod rate;
 mod resize;
 pub mod serve;
+mod settle;
 pub mod spec;
 pub mod tls;
 
@@ -71,12 +73,15 @@ use self::lookup::Functions;
 use self::metrics::Metrics;
 use self::packages::Packages;
 use self::rate::RateLimiter;
+use self::settle::Settling;
 
 pub use self::api::router;
 pub use self::serve::serve;
 
 /// Uploads read into memory at once; the next waits for one to end.
 const UPLOADS_AT_ONCE: usize = 4;
+/// Invocations at other workers that are followed at once, each a stream between two nodes.
+const ELSEWHERE_MAX: usize = 1000;
 
 /// All that a controller needs of the world.
 pub struct ControllerPorts {
@@ -123,6 +128,9 @@ pub struct Controller {
     /// Steps that must not stop half-way because their client hung up.
     steps: Arc<Gate>,
     uploads: Arc<Semaphore>,
+    settling: Settling,
+    /// Invocations at other workers whose lines are told here: what comes beyond that is told at its end.
+    elsewhere: Arc<Semaphore>,
     metrics: Metrics,
     prometheus: prometheus::Registry,
     roster: Option<Arc<dyn Roster>>,
@@ -166,6 +174,8 @@ impl Controller {
             calls: Arc::default(),
             steps: Arc::default(),
             uploads: Arc::new(Semaphore::new(UPLOADS_AT_ONCE)),
+            settling: Settling::default(),
+            elsewhere: Arc::new(Semaphore::new(ELSEWHERE_MAX)),
             metrics,
             prometheus,
             started: ports.clock.monotonic(),

@@ -23,7 +23,9 @@ mod offers;
 mod scale;
 mod sender;
 mod server;
+mod taps;
 mod tls;
+mod together;
 mod wire;
 
 #[cfg(test)]
@@ -39,6 +41,7 @@ pub use scale::{Scaling, scale};
 pub use sender::{Fleet, FleetPorts};
 pub use server::{Access, Server, serve};
 pub use tls::{FleetTls, FleetTlsError};
+pub use together::Together;
 
 /// How long a controller may use a claim that a worker let it keep after a call …
 const HELD_FOR: Duration = Duration::from_millis(300);

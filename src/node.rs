@@ -8,6 +8,7 @@
 mod backends;
 mod controls;
 mod identity;
+mod leader;
 mod memory;
 mod metrics;
 mod notices;
@@ -27,10 +28,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::adapters::embedded::OpenError;
 use crate::adapters::local_vault::{self, LocalVault};
 use crate::adapters::system_clock::SystemClock;
-use crate::config::{Config, Role};
+use crate::config::{Backend, Config, Role};
 use crate::controller;
 use crate::controller::tls::{Tls, TlsError};
-use crate::fleet::{FleetTlsError, SecretError};
+use crate::fleet::{self, FleetTlsError, SecretError};
 use crate::ports::clock::Clock;
 use crate::ports::sandbox::SandboxError;
 use crate::sandbox;
@@ -71,6 +72,9 @@ pub enum StartError {
     #[error("{step}: {cause}")]
     Step { step: &'static str, cause: String },
 }
+
+/// What a drain takes beyond its time: ending what it did not wait for, closing, writing what is still to be written.
+const DRAIN_EXTRA: Duration = Duration::from_secs(60);
 
 /// What a node is given by whoever starts it.
 pub struct Surroundings {
@@ -165,17 +169,20 @@ impl Node {
         let registry = prometheus::Registry::new();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let backends = Backends::open(&config, clock.clone(), vault, &registry).await?;
-        let listener = bind(&config)?;
-        let address = listener.local_addr().map_err(step("read the listener's address"))?;
+        let (listener, door) = listeners(&config)?;
+        let bound = listener.as_ref().or(door.as_ref()).map(TcpListener::local_addr);
+        let address = bound.unwrap_or(Ok(config.listen)).map_err(step("read the listener's address"))?;
         let id = identity::worker_id();
         let packages = Arc::new(ZipPackages::new(config.limits.clone()));
         let mut works = match config.role {
             Role::Controller => None,
             Role::Worker | Role::Both => {
-                let shown = if config.role == Role::Worker {
-                    works::advertised(&config, address)?
-                } else {
-                    address.to_string()
+                let shown = match &door {
+                    Some(door) => {
+                        let at = door.local_addr().map_err(step("read the address for other nodes"))?;
+                        works::advertised(&config, at)?
+                    }
+                    None => address.to_string(),
                 };
                 let made =
                     Made { id, address: shown, clock: clock.clone(), packages: packages.clone(), metrics: &registry };
@@ -184,34 +191,40 @@ impl Node {
         };
         metrics::register(&registry, works.as_ref().map(|works| works.sandboxes.clone()), config.role.as_str())
             .map_err(step("register the node's metrics"))?;
-        let controls = match (config.role, &works) {
-            (Role::Worker, _) => None,
-            (_, Some(Works { worker, .. })) => {
-                let runs = Runs { executor: worker.clone(), builder: worker.clone(), fleet: None };
-                Some(Controls::build(&backends, &config, runs, id, clock.clone(), packages, registry.clone()).await?)
-            }
-            (_, None) => {
-                let runs = Runs::fleet(&backends, &config, clock.clone(), &registry)?;
-                Some(Controls::build(&backends, &config, runs, id, clock.clone(), packages, registry.clone()).await?)
+        let worker = works.as_ref().map(|works| works.worker.clone());
+        // One that is alone has nothing to count of a fleet.
+        let in_fleet = config.role != Role::Both || door.is_some();
+        let fleet = in_fleet.then(|| Arc::new(fleet::Metrics::new(&registry)));
+        let runs = match (config.role, worker, &fleet) {
+            (Role::Worker, _, _) => None,
+            (_, Some(worker), None) => Some(Runs::own(worker)),
+            (_, worker, fleet) => {
+                let metrics = fleet.clone().unwrap_or_else(|| Arc::new(fleet::Metrics::new(&registry)));
+                let own = worker.map(|worker| (id, worker));
+                Some(Runs::fleet(&backends, &config, clock.clone(), metrics, own)?)
             }
         };
-        let mut beating = None;
+        let controls = match runs {
+            None => None,
+            Some(runs) => {
+                let (clock, metrics) = (clock.clone(), registry.clone());
+                Some(Controls::build(&backends, &config, runs, id, clock, packages, metrics).await?)
+            }
+        };
+        let (mut beating, mut opened) = (None, None);
         if let Some(works) = &mut works {
             if let Some(controls) = &controls {
                 works.worker.listen(controls.listeners());
             }
             // Only a worker that can be called by others is heard of by them.
-            let roster = backends.shared.roster.clone().filter(|_| config.role == Role::Worker);
+            let roster = backends.shared.roster.clone().filter(|_| door.is_some());
             beating = works.start(&config, roster).await;
-        }
-        let (door, listener) = match (config.role, &works) {
-            (Role::Worker, Some(works)) => {
-                (Some(Door::open(works, &backends, &config, listener, clock, &registry)?), None)
+            if let Some((door, fleet)) = door.zip(fleet) {
+                opened = Some(Door::open(works, &backends, &config, door, clock, (fleet, &registry))?);
             }
-            _ => (None, Some(listener)),
-        };
+        }
         std::fs::write(config.data_dir.join("address"), address.to_string()).map_err(step("write the address file"))?;
-        Ok(Self { config, backends, works, controls, door, listener, address, tls, beating })
+        Ok(Self { config, backends, works, controls, door: opened, listener, address, tls, beating })
     }
 
     /// Serves until a signal, then takes everything down.
@@ -252,6 +265,10 @@ impl Node {
         };
         tracing::info!(signal = name, drain_ms = config.shutdown.drain_ms, "stopping: running calls may finish");
         service::stopping();
+        let ends = instance.filter(|_| name.starts_with(notices::INSTANCE));
+        let most = Duration::from_millis(config.shutdown.drain_ms) + DRAIN_EXTRA;
+        let keeping = ends.clone().map(|instance| tokio::spawn(notices::keep_waiting(instance, most)));
+        let keeping = keeping.map(|task| AbortOnDrop(task.abort_handle()));
         let down = async {
             if let Some(controls) = &controls {
                 controls.controller.audit_drain(name).await;
@@ -287,8 +304,8 @@ impl Node {
             drop(controls);
             backends.close().await;
             let _ = std::fs::remove_file(config.data_dir.join("address"));
-            if name.starts_with(notices::INSTANCE)
-                && let Some(instance) = instance
+            drop(keeping);
+            if let Some(instance) = ends
                 && let Err(error) = instance.done().await
             {
                 tracing::debug!(%error, "nobody was told that this instance may end");
@@ -331,8 +348,9 @@ impl Node {
             "faasd is up"
         );
         let scheme = if self.tls.is_some() { "https" } else { "http" };
-        let in_clear = if self.door.is_some() { self.config.fleet.ca_file.is_empty() } else { self.tls.is_none() };
-        if in_clear && !address.ip().to_canonical().is_loopback() {
+        let api = self.listener.as_ref().map(|_| (address, self.tls.is_none()));
+        let door = self.door.as_ref().map(|door| (door.address, self.config.fleet.ca_file.is_empty()));
+        for (address, _) in api.into_iter().chain(door).filter(|(at, in_clear)| *in_clear && is_reached(at)) {
             tracing::warn!(
                 %address,
                 "KEYS AND PAYLOADS TRAVEL IN CLEAR: others can reach this address and no certificate is set; set tls.certificate \
@@ -353,8 +371,29 @@ impl Node {
 /// a second for those it drops. The kernel takes less where `net.core.somaxconn` says so.
 const BACKLOG: u32 = 4096;
 
-fn bind(config: &Config) -> Result<TcpListener, StartError> {
-    let address = config.listen;
+/// Where the API is, and where controllers of other nodes call this node's worker.
+fn listeners(config: &Config) -> Result<(Option<TcpListener>, Option<TcpListener>), StartError> {
+    let is_both = config.role == Role::Both;
+    match config.fleet.listen.parse() {
+        _ if config.role == Role::Worker => Ok((None, Some(bind(config.listen)?))),
+        Ok(address) if is_both => Ok((Some(bind(config.listen)?), Some(bind(address)?))),
+        _ => {
+            if is_both && config.backend == Backend::Aws {
+                tracing::warn!(
+                    "no fleet.listen: this node takes jobs of the queue, and no calls of other nodes' controllers"
+                );
+            }
+            Ok((Some(bind(config.listen)?), None))
+        }
+    }
+}
+
+/// From other machines.
+fn is_reached(address: &std::net::SocketAddr) -> bool {
+    !address.ip().to_canonical().is_loopback()
+}
+
+fn bind(address: std::net::SocketAddr) -> Result<TcpListener, StartError> {
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;

@@ -17,6 +17,7 @@ mod execute;
 pub(crate) mod fake;
 mod given_up;
 mod handle;
+mod heard;
 mod job;
 mod learned;
 mod lent;
@@ -29,12 +30,13 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod ticker;
+mod uploads;
 pub(crate) mod value;
 mod verdict;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -53,7 +55,8 @@ use crate::ports::artifacts::ArtifactStore;
 use crate::ports::bus::{Bus, News};
 use crate::ports::clock::Clock;
 use crate::ports::executor::{
-    BuildError, Builder, ExecuteError, Executor, Host, LogSinks, Order, OrderError, PoolView, WorkerState, WorkerView,
+    BuildError, Builder, ExecuteError, Executor, Host, LogSinks, Order, OrderError, PoolView, Storing, WorkerState,
+    WorkerView,
 };
 use crate::ports::invocations::InvocationStore;
 use crate::ports::lessons::Lessons;
@@ -68,8 +71,10 @@ pub use metrics::{FunctionMetrics, Metrics};
 use advisors::Advisors;
 use cancel::{Calls, Why};
 use code_cache::CodeCache;
+use heard::Listeners;
 use sandboxes::{Sandboxes, Wait};
 use tasks::Tasks;
+use uploads::Uploads;
 
 /// Compilations at once: each takes its memory out of the pool's budget.
 const BUILDS_MAX: usize = 2;
@@ -131,7 +136,8 @@ pub struct Worker {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     calls: Calls,
-    listeners: OnceLock<Weak<dyn LogSinks>>,
+    uploads: Uploads,
+    listeners: Listeners,
     builds: Semaphore,
     preparing: Arc<Semaphore>,
     retry: Retry,
@@ -175,6 +181,7 @@ impl Worker {
             backoff: Duration::from_millis(config.queue.backoff_ms),
             backoff_max: Duration::from_millis(config.queue.backoff_max_ms),
         };
+        let uploads = Uploads::new(artifacts.clone(), metrics.clone());
         Ok(Arc::new(Self {
             grace: Duration::from_millis(config.sandbox.grace_ms),
             identity,
@@ -192,7 +199,8 @@ impl Worker {
             clock,
             metrics,
             calls: Calls::default(),
-            listeners: OnceLock::new(),
+            uploads,
+            listeners: Listeners::default(),
             builds: Semaphore::new(BUILDS_MAX),
             preparing: Arc::new(Semaphore::new(PREPARING_MAX)),
             retry,
@@ -204,14 +212,9 @@ impl Worker {
         }))
     }
 
-    /// Tells who wants to hear what asynchronous invocations print. Once, before [`Worker::start`].
+    /// Tells who wants to hear what asynchronous invocations print. Of those that began before it hears nothing.
     pub fn listen(&self, listeners: Weak<dyn LogSinks>) {
-        // A second call would change nothing.
-        let _ = self.listeners.set(listeners);
-    }
-
-    fn sink_for(&self, id: InvocationId, attempt: u32) -> Option<Arc<dyn LogSink>> {
-        self.listeners.get()?.upgrade()?.sink_for(id, attempt)
+        self.listeners.add(listeners);
     }
 
     /// Begins to poll the queue, keep sandboxes ready and hear cancellations. Must run inside a tokio runtime; once.
@@ -270,12 +273,13 @@ impl Worker {
         !drains
     }
 
-    /// No call is here and the poll loop is over.
+    /// No call is here, the poll loop is over, and what calls left is stored.
     async fn finished(&self) {
         self.polling.join().await;
         while self.calls.len() > 0 {
             tokio::time::sleep(DRAIN_LOOK).await;
         }
+        self.uploads.join().await;
     }
 
     /// Stops what the bus says is cancelled; for ever.
@@ -298,6 +302,10 @@ impl Executor for Worker {
         log: Option<Arc<dyn LogSink>>,
     ) -> Result<Outcome, ExecuteError> {
         self.run_invocation(&invocation, Wait::InLine, acquire_timeout, log).await
+    }
+
+    fn storing(&self, id: InvocationId) -> Option<Storing> {
+        self.uploads.under_way(id)
     }
 
     fn cancel(&self, id: InvocationId) -> bool {
@@ -325,7 +333,7 @@ impl Executor for Worker {
         self.advisors.advice(version)
     }
 
-    fn resizes(&self) -> Vec<(VersionKey, u32)> {
+    async fn resizes(&self) -> Vec<(VersionKey, u32)> {
         self.advisors.resizes()
     }
 

@@ -59,4 +59,8 @@ impl InvocationStore for Logged {
     async fn list(&self, query: &RecordQuery) -> Result<Page<Arc<StoredRecord>>, StoreError> {
         self.store.list(query).await
     }
+
+    async fn waited_for(&self, until: Timestamp, max: usize) -> Result<Vec<Arc<StoredRecord>>, StoreError> {
+        self.store.waited_for(until, max).await
+    }
 }

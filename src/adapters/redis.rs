@@ -4,7 +4,7 @@
 //! ports ──▶ commands ──▶ one connection, pipelined: never waits for Redis to come back, gives up after command_timeout_ms
 //! bus   ──▶ outgoing queue (bounded) ──▶ commands
 //!       ◀── listener: another connection, subscribed again after each reconnect
-//! watch ──▶ a message to ourselves each second, through both ──▶ health()
+//! watch ──▶ a message to ourselves each second, through both ──▶ Bus::reach
 //! ```
 //!
 //! A command that was given up may still run, at once or not at all: a claim taken twice is refused by its worker, a lock is fenced, a draw costs
@@ -38,7 +38,6 @@ use crate::ports::roster::Roster;
 
 use commands::Commands;
 use metrics::Metrics;
-pub use watch::Health;
 
 /// Why the configuration of Redis can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +62,6 @@ pub struct Redis {
     pub roster: Arc<dyn Roster>,
     pub buckets: Arc<dyn Buckets>,
     pub locks: Arc<dyn Locks>,
-    health: watch::Watch,
     /// What keeps the connections up; ends with this.
     _tasks: JoinSet<()>,
 }
@@ -81,12 +79,12 @@ impl Redis {
         let commands = Commands::new(&clients.commands, timeout, metrics.clone());
         let prefix: Arc<str> = config.key_prefix.as_str().into();
         let node = Uuid::new_v4();
-        let (bus, sender) = bus::RedisBus::new(prefix.clone(), node, commands.clone(), metrics.clone());
-        let health = watch::Watch::new(metrics.clone());
+        let watch = watch::Watch::new(metrics.clone());
+        let (bus, sender) = bus::RedisBus::new(prefix.clone(), node, commands.clone(), watch.clone(), metrics.clone());
         // All listen before anything connects: no first event is missed.
         tasks.spawn(sender);
-        tasks.spawn(bus.clone().listen(clients.listener.clone(), timeout, health.clone()));
-        tasks.spawn(health.clone().probe(bus.echo_channel(), commands.clone(), clients.listener.clone(), timeout));
+        tasks.spawn(bus.clone().listen(clients.listener.clone(), timeout));
+        tasks.spawn(watch.probe(bus.echo_channel(), commands.clone(), clients.listener.clone(), timeout));
         tasks.spawn(connect::keep_connected(clients.commands, "commands", metrics.clone()));
         tasks.spawn(connect::keep_connected(clients.listener, "listener", metrics));
         Ok(Self {
@@ -95,13 +93,7 @@ impl Redis {
             buckets: Arc::new(buckets::RedisBuckets::new(prefix.clone(), node, commands.clone())),
             locks: Arc::new(locks::RedisLocks::new(prefix, commands)),
             bus,
-            health,
             _tasks: tasks,
         })
-    }
-
-    /// How Redis was when it was last asked, a second ago at most.
-    pub fn health(&self) -> Health {
-        self.health.now()
     }
 }

@@ -101,7 +101,9 @@ impl Default for Redis {
 #[serde(default, deny_unknown_fields)]
 pub struct Fleet {
     pub dispatch: Dispatch,
-    /// Address and port at which controllers reach this worker; empty: where it listens.
+    /// Where a node in role "both" listens for the controllers of other nodes; empty: they don't call it. A worker does so at `listen`.
+    pub listen: String,
+    /// Address and port at which controllers reach this worker; empty: where it listens for them.
     pub advertise: String,
     /// What nodes prove to each other that they are of one fleet with. The same on all of them, at least 32 characters.
     pub secret: Hidden,
@@ -117,6 +119,7 @@ impl Default for Fleet {
     fn default() -> Self {
         Self {
             dispatch: Dispatch::Direct,
+            listen: String::new(),
             advertise: String::new(),
             secret: Hidden::default(),
             secret_file: String::new(),

@@ -395,6 +395,19 @@ mod tests {
             ("fleet.secret", |c| c.fleet.secret = "short".into()),
             ("fleet.heartbeat_ms", |c| c.fleet.heartbeat_ms = 60_000),
             ("fleet.ca_file", |c| c.fleet.ca_file = "/ca.pem".into()),
+            ("fleet.listen", |c| c.fleet.listen = "0.0.0.0:7070".into()),
+            ("fleet.listen", |c| {
+                (c.backend, c.redis.url) = (crate::config::Backend::Aws, "redis://host".into());
+                c.fleet.listen = "here".into();
+            }),
+            ("fleet.listen", |c| {
+                c.backend = crate::config::Backend::Aws;
+                c.fleet.listen = "0.0.0.0:7070".into();
+            }),
+            ("fleet.secret", |c| {
+                (c.backend, c.redis.url) = (crate::config::Backend::Aws, "redis://host".into());
+                c.fleet.listen = "0.0.0.0:7070".into();
+            }),
             ("redis.url", |c| c.redis.url = "localhost:6379".into()),
             ("redis.url", |c| c.redis.url = "redis://:password@host".into()),
             ("aws.table_prefix", |c| c.aws.table_prefix = "a b".into()),

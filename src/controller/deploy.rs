@@ -39,6 +39,15 @@ pub struct Upload {
     pub form: Form,
 }
 
+/// What a next version is made from.
+#[derive(Clone, Copy, Debug)]
+struct Basis {
+    /// Defaults, rather than the current version.
+    afresh: bool,
+    /// No other version than this.
+    only: Option<u32>,
+}
+
 /// Code as it is stored.
 #[derive(Clone, Copy, Debug)]
 struct Stored {
@@ -86,10 +95,27 @@ impl Controller {
         code: Option<Upload>,
         afresh: bool,
     ) -> Result<Arc<Current>, ApiError> {
+        self.publish(id, settings, code, Basis { afresh, only: None }).await
+    }
+
+    /// The next version after this one, with other settings; a conflict where another one is current by now.
+    pub(super) async fn publish_over(&self, version: VersionKey, settings: Settings) -> Result<Arc<Current>, ApiError> {
+        self.publish(version.function, settings, None, Basis { afresh: false, only: Some(version.number) }).await
+    }
+
+    async fn publish(
+        &self,
+        id: FunctionId,
+        settings: Settings,
+        mut code: Option<Upload>,
+        Basis { afresh, only }: Basis,
+    ) -> Result<Arc<Current>, ApiError> {
         let mut uploaded = None;
-        let mut code = code;
         for _ in 0..PUBLISH_TRIES {
             let current = self.read_current(id).await?;
+            if only.is_some_and(|only| only != current.function.current) {
+                break;
+            }
             let spec = match afresh {
                 true => settings.clone().complete(&self.config.limits)?,
                 false => settings.clone().over(Spec::of(&current.version), &self.config.limits)?,

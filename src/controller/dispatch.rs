@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::ids::InvocationId;
+use crate::domain::ids::{Digest, InvocationId};
 use crate::domain::invocation::{Invocation, Mode, Record, StoredRecord};
 use crate::domain::outcome::{ErrorType, Failure, Outcome, Status};
 use crate::ports::bus::News;
@@ -75,14 +75,19 @@ impl Controller {
         Call { id, feed, run }
     }
 
-    async fn run_to_end(&self, invocation: Arc<Invocation>, feed: &Arc<Feed>, durability: Durability) -> Ended {
+    async fn run_to_end(
+        self: &Arc<Self>,
+        invocation: Arc<Invocation>,
+        feed: &Arc<Feed>,
+        durability: Durability,
+    ) -> Ended {
         if self.queues_all {
             return self.run_queued(invocation, feed, durability).await;
         }
         let acquire = Duration::from_millis(self.config.http.sync_wait_extra_ms);
         let log: Arc<dyn LogSink> = feed.clone();
         let executed = self.executor.execute(invocation.clone(), acquire, Some(log)).await;
-        let (outcome, refusal) = match executed {
+        let (mut outcome, refusal) = match executed {
             Ok(outcome) => (outcome, None),
             Err(ExecuteError::Platform(message)) => {
                 tracing::error!(invocation_id = %invocation.id, error = %message, "an invocation failed in the platform");
@@ -97,9 +102,18 @@ impl Controller {
             }
             Err(error) => return Err(ApiError::from(error).about(invocation.id)),
         };
+        let named: Vec<Digest> = outcome.artifacts().collect();
+        let mut storing = (!named.is_empty()).then(|| self.executor.storing(invocation.id)).flatten();
+        // A record that must be there before the answer names nothing that is not.
+        if let Some(storing) = storing.take_if(|_| durability == Durability::BeforeAnswer) {
+            outcome.lose(&self.lost(&named, storing).await);
+        }
         let stored = Arc::new(self.record_of(&invocation, feed, outcome));
         self.metrics.count_finished(stored.record.status);
-        self.keep_record(stored.clone(), durability).await?;
+        match storing {
+            Some(storing) => self.keep_when_stored(stored.clone(), storing),
+            None => self.keep_record(stored.clone(), durability).await?,
+        }
         match refusal {
             None => Ok(stored),
             Some(error) => Err(error),

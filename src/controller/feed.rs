@@ -8,7 +8,7 @@
 //! it runs. Feeds hold nothing that the store doesn't, but the lines' order: losing one loses no result.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -129,6 +129,9 @@ pub struct Feed {
     /// Somebody listens or has listened, and may come back.
     followed: AtomicBool,
     state: Mutex<State>,
+    /// The last attempt whose lines were asked for elsewhere, and whether they still come.
+    asked: AtomicU32,
+    coming: AtomicBool,
     changed: Notify,
     all_bytes: Arc<AtomicUsize>,
 }
@@ -148,6 +151,8 @@ impl Feed {
             moved: AtomicBool::new(false),
             followed: AtomicBool::new(false),
             state: Mutex::new(state),
+            asked: AtomicU32::new(0),
+            coming: AtomicBool::new(false),
             changed: Notify::new(),
             all_bytes,
         }
@@ -204,6 +209,31 @@ impl Feed {
 
     pub fn is_followed(&self) -> bool {
         self.followed.load(Ordering::Relaxed)
+    }
+
+    /// Whether the lines of this attempt, which runs elsewhere, are yet to be asked for; if so it is the caller's to do.
+    pub fn ask_once(&self, attempt: u32) -> bool {
+        let first = self.asked.fetch_max(attempt, Ordering::Relaxed) < attempt;
+        if first {
+            self.coming.store(true, Ordering::Relaxed);
+        }
+        first
+    }
+
+    /// No more lines come from elsewhere. Where none did, they may be asked for again, at the next look at the store.
+    pub fn asked(&self, attempt: u32, came: bool) {
+        self.coming.store(false, Ordering::Relaxed);
+        if !came {
+            // Not where a later attempt was asked for meanwhile.
+            let _ = self.asked.compare_exchange(attempt, attempt - 1, Ordering::Relaxed, Ordering::Relaxed);
+            return;
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Lines of an attempt that runs elsewhere are still on their way.
+    pub fn is_coming(&self) -> bool {
+        self.coming.load(Ordering::Relaxed)
     }
 
     /// Makes listeners look again.

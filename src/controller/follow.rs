@@ -11,7 +11,7 @@ use futures_util::stream;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
-use crate::domain::ids::InvocationId;
+use crate::domain::ids::{InvocationId, WorkerId};
 use crate::domain::invocation::{Record, StoredRecord};
 use crate::domain::outcome::Status;
 use crate::ports::invocations::Lookup;
@@ -26,6 +26,8 @@ use super::idempotency::REREAD_EVERY;
 
 /// A comment goes out this often where nothing else does, so that proxies and dead clients are noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How long the end of an invocation waits for the last lines that it printed elsewhere.
+const LAST_LINES: Duration = Duration::from_millis(500);
 /// Lines of a finished invocation's record that are sent as events.
 const RECORD_LINES_MAX: usize = 1000;
 
@@ -49,6 +51,7 @@ impl Controller {
         if let Some(stored) = self.running_here(id).filter(|stored| caller.sees_record(stored)) {
             return Ok(Arc::new(stored));
         }
+        self.settled(id).await;
         match self.invocations.get(id).await? {
             Lookup::Found(stored) if caller.sees_record(&stored) => Ok(stored),
             Lookup::Expired { owner, function } if caller.sees(&owner, function) => Err(expired()),
@@ -137,14 +140,22 @@ impl Follower {
         if self.feed.running().is_some() || self.feed.ended().is_some() {
             return;
         }
+        // Lines wake it as well, and say nothing of the end: the last of them does.
+        if self.feed.is_coming() && Instant::now() < self.reread_at {
+            return;
+        }
         self.reread_at = Instant::now() + REREAD_EVERY;
         match self.controller.invocations.get(self.feed.id()).await {
             Ok(Lookup::Found(stored)) if stored.record.status.is_final() => {
+                self.await_last_lines().await;
                 self.feed.end(Ok(stored));
                 self.controller.feeds.retire(self.feed.id(), self.controller.clock.monotonic());
             }
             Ok(Lookup::Found(stored)) if stored.record.status == Status::Running => {
                 self.feed.started(stored.record.attempt);
+                if let Some(worker) = stored.record.worker_id {
+                    self.controller.listen_elsewhere(&self.feed, stored.record.attempt, worker);
+                }
             }
             Ok(Lookup::Found(_)) => {}
             Ok(Lookup::Expired { .. } | Lookup::Unknown) => self.feed.end(Err(expired())),
@@ -152,6 +163,33 @@ impl Follower {
                 tracing::warn!(invocation_id = %self.feed.id(), %error, "an event stream could not read its record");
             }
         }
+    }
+}
+
+impl Follower {
+    /// They come by another way than the news of the end.
+    async fn await_last_lines(&self) {
+        let until = Instant::now() + LAST_LINES;
+        while self.feed.is_coming() && Instant::now() < until {
+            tokio::time::sleep(LAST_LINES / 50).await;
+        }
+    }
+}
+
+impl Controller {
+    /// Has the lines of an attempt at another worker told to its feed, for all who follow it here, to the end of the attempt.
+    fn listen_elsewhere(self: &Arc<Self>, feed: &Arc<Feed>, attempt: u32, worker: WorkerId) {
+        // What runs in this process tells its lines by itself.
+        if worker == self.node_id || !feed.ask_once(attempt) {
+            return;
+        }
+        let Ok(place) = self.elsewhere.clone().try_acquire_owned() else { return feed.asked(attempt, false) };
+        let (executor, feed) = (self.executor.clone(), feed.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            let came = executor.follow(feed.id(), worker, feed.clone()).await;
+            feed.asked(attempt, came);
+        });
     }
 }
 

@@ -7,7 +7,7 @@ use crate::domain::ids::VersionKey;
 
 use super::Controller;
 use super::api::functions::object;
-use super::error::ApiError;
+use super::error::{ApiError, Code};
 use super::spec::Settings;
 
 /// Between two looks.
@@ -27,7 +27,7 @@ pub async fn resize_now_and_then(controller: Weak<Controller>) {
 impl Controller {
     /// Publishes what is stable by now. A function that changed meanwhile is left alone.
     pub(super) async fn resize_what_asks(self: &Arc<Self>) {
-        for (version, memory_mb) in self.executor.resizes() {
+        for (version, memory_mb) in self.executor.resizes().await {
             if self.is_draining() {
                 return;
             }
@@ -55,10 +55,13 @@ impl Controller {
         let settings = Settings { memory_mb: Some(memory_mb.into()), ..Settings::default() };
         let publishing = self.clone();
         self.to_the_end(async move {
-            let resized = publishing.publish_version(version.function, settings, None, false).await?;
-            publishing.audit_resize(object(&resized), memory_mb).await
+            match publishing.publish_over(version, settings).await {
+                Ok(resized) => publishing.audit_resize(object(&resized), memory_mb).await.map(|()| true),
+                // Its owner, or another controller, was faster.
+                Err(error) if error.code == Code::UpdateConflict => Ok(false),
+                Err(error) => Err(error),
+            }
         })
-        .await?;
-        Ok(true)
+        .await
     }
 }

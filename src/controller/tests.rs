@@ -1,5 +1,6 @@
 //! The API in process, on ports in memory: what is fiddly and needs no sandbox.
 
+mod abandoned;
 mod access;
 mod client;
 mod deploy;
@@ -8,4 +9,5 @@ mod fakes;
 mod resize;
 mod rig;
 mod run;
+mod settle;
 mod wire;

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::function::Version;
 use super::ids::{Digest, FunctionId, InvocationId, Owner, WorkerId};
-use super::outcome::{ErrorType, Failure, Outcome, OutputFile, Pressure, StartType, Status};
+use super::outcome::{ErrorType, Failure, Lost, Outcome, OutputFile, Pressure, StartType, Status, forget};
 use super::time::Timestamp;
 
 /// One request to run one version, ready to be executed.
@@ -203,6 +203,21 @@ impl Record {
             self.attempt = place.attempt;
         }
         self.finished_at = Some(at);
+    }
+
+    /// What it names in the artifact store.
+    pub fn artifacts(&self) -> impl Iterator<Item = Digest> {
+        self.log_artifact.into_iter().chain(self.output_files.iter().map(|file| file.sha256))
+    }
+
+    /// After the caller was answered: how the call ended stands, what is lost is named no more, and a line of stderr tells of a file.
+    pub fn lose(&mut self, lost: &[Lost]) {
+        for (name, _) in forget(&mut self.output_files, &mut self.log_artifact, lost) {
+            if !self.stderr.is_empty() && !self.stderr.ends_with('\n') {
+                self.stderr.push('\n');
+            }
+            self.stderr.push_str(&format!("[output file lost: {name} could not be stored]\n"));
+        }
     }
 }
 

@@ -212,7 +212,50 @@ pub struct Place {
     pub attempt: u32,
 }
 
+/// Something that an outcome names and that could not be stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    pub sha256: Digest,
+    /// A few words.
+    pub why: String,
+}
+
+impl Lost {
+    fn of(lost: &[Lost], digest: Digest) -> Option<&Lost> {
+        lost.iter().find(|one| one.sha256 == digest)
+    }
+}
+
+/// Takes what is lost out of what is named; the files that went.
+pub(super) fn forget(files: &mut Vec<OutputFile>, log: &mut Option<Digest>, lost: &[Lost]) -> Vec<(String, String)> {
+    log.take_if(|digest| Lost::of(lost, *digest).is_some());
+    let mut gone = Vec::new();
+    files.retain(|file| {
+        let why = Lost::of(lost, file.sha256).map(|one| one.why.clone());
+        why.map(|why| gone.push((file.name.clone(), why))).is_none()
+    });
+    gone
+}
+
 impl Outcome {
+    /// What it names in the artifact store.
+    pub fn artifacts(&self) -> impl Iterator<Item = Digest> {
+        self.log_artifact.into_iter().chain(self.output_files.iter().map(|file| file.sha256))
+    }
+
+    /// Before anybody was told of it: an output file that is lost is the platform's failure. A log that is lost fails nothing, for the
+    /// record keeps the beginning of what was printed.
+    pub fn lose(&mut self, lost: &[Lost]) {
+        let gone = forget(&mut self.output_files, &mut self.log_artifact, lost);
+        if let Some((name, why)) = gone.into_iter().next()
+            && self.failure.is_none()
+        {
+            let sentence = format!("store the output file {name}: {why}");
+            self.failure = Some(Failure::new(ErrorType::PlatformError, sentence));
+            (self.status, self.result) = (Status::Failed, None);
+        }
+    }
+
     /// An attempt that never reached user code, or got nothing back from it.
     pub fn without_execution(status: Status, failure: Failure) -> Self {
         Self {

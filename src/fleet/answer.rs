@@ -59,7 +59,7 @@ impl Answer {
     fn take(&mut self) -> Result<Option<(u8, Bytes)>, Broken> {
         let Some(header) = self.buffer.first_chunk::<5>() else { return Ok(None) };
         let (kind, length) = (header[0], u32::from_le_bytes([header[1], header[2], header[3], header[4]]));
-        if !(wire::WAITS..=wire::BUILT).contains(&kind) {
+        if !(wire::WAITS..=wire::OVER).contains(&kind) {
             return Err(Broken::Lie(Malformed("its answer has a frame of no known kind")));
         }
         if u64::from(length) > self.frame_bytes_max {

@@ -18,9 +18,9 @@ use crate::ports::sandbox::{LogSink, Stream};
 use super::wire;
 
 /// Lines that a slow reader may be behind by; what is printed beyond that is in the record alone.
-const LINES_BYTES_MAX: usize = 256 * 1024;
+pub(super) const LINES_BYTES_MAX: usize = 256 * 1024;
 /// A longer line is cut.
-const LINE_BYTES_MAX: usize = 16 * 1024;
+pub(super) const LINE_BYTES_MAX: usize = 16 * 1024;
 
 #[derive(Default)]
 struct State {
@@ -40,16 +40,40 @@ impl Told {
         Arc::new(Self { lines, state: Mutex::default() })
     }
 
-    fn add(&self, kind: u8, bytes: &[&[u8]]) {
+    /// `false`: its reader is too far behind.
+    pub fn add_line(&self, stream: Stream, line: &str) -> bool {
+        let stream = match stream {
+            Stream::Stdout => 0,
+            Stream::Stderr => 1,
+        };
+        self.add(wire::LINE, &[&[stream], &line.as_bytes()[..line.floor_char_boundary(LINE_BYTES_MAX)]])
+    }
+
+    #[cfg(test)]
+    pub fn unread(&self) -> usize {
+        self.state().unread.len()
+    }
+
+    fn add(&self, kind: u8, bytes: &[&[u8]]) -> bool {
         let length: usize = bytes.iter().map(|part| part.len()).sum();
         let mut state = self.state();
         if state.ended || state.unread.len() + length > LINES_BYTES_MAX {
-            return;
+            return false;
         }
         state.unread.extend_from_slice(&[kind]);
         state.unread.extend_from_slice(&(length as u32).to_le_bytes());
         bytes.iter().for_each(|part| state.unread.extend_from_slice(part));
         wake(state);
+        true
+    }
+
+    /// The last frame but one: it is never left out.
+    pub fn tell(&self, frame: &[u8]) {
+        let mut state = self.state();
+        if !state.ended {
+            state.unread.extend_from_slice(frame);
+            wake(state);
+        }
     }
 
     /// The last frame; only the first of them counts.
@@ -94,11 +118,7 @@ fn wake(mut state: MutexGuard<'_, State>) {
 impl LogSink for Told {
     fn line(&self, stream: Stream, line: &str) {
         if self.lines {
-            let stream = match stream {
-                Stream::Stdout => 0,
-                Stream::Stderr => 1,
-            };
-            self.add(wire::LINE, &[&[stream], &line.as_bytes()[..line.floor_char_boundary(LINE_BYTES_MAX)]]);
+            self.add_line(stream, line);
         }
     }
 
@@ -127,13 +147,18 @@ impl Drop for Ending {
 /// The reader's end.
 pub(super) struct Reading {
     told: Arc<Told>,
-    host: Arc<dyn Host>,
-    id: InvocationId,
+    /// Whose call nobody wants any more, if it still waits when the reader is gone.
+    waits: Option<(Arc<dyn Host>, InvocationId)>,
 }
 
 impl Reading {
     pub fn new(told: Arc<Told>, host: Arc<dyn Host>, id: InvocationId) -> Self {
-        Self { told, host, id }
+        Self { told, waits: Some((host, id)) }
+    }
+
+    /// Of what belongs to another caller.
+    pub fn following(told: Arc<Told>) -> Reply {
+        Reply::Parts(None, Self { told, waits: None })
     }
 
     /// When there is something to tell: all of it, as a rule.
@@ -149,8 +174,10 @@ impl Reading {
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        if !self.told.state().ended {
-            self.host.withdraw(self.id);
+        if let Some((host, id)) = &self.waits
+            && !self.told.state().ended
+        {
+            host.withdraw(*id);
         }
     }
 }

@@ -20,7 +20,8 @@ use super::wire;
 const LANES: usize = 2;
 /// For what is asked beside calls: a worker that is well answers at once.
 const ASK_FOR: Duration = Duration::from_secs(2);
-const ASKED_BYTES_MAX: usize = 1024;
+/// The longest is what is to be resized: some hundred bytes for each version.
+const ASKED_BYTES_MAX: usize = 256 * 1024;
 
 /// What links have in common.
 pub(super) struct Ways {

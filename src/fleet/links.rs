@@ -53,6 +53,11 @@ impl Links {
         known.views = views;
     }
 
+    /// It is this process's: nobody here calls it over the network.
+    pub fn is_own(&self, worker: WorkerId) -> bool {
+        Some(worker) == self.own
+    }
+
     pub fn views(&self) -> Vec<WorkerView> {
         self.read().views.clone()
     }

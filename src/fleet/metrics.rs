@@ -15,6 +15,7 @@ pub struct Metrics {
     /// Asked of this worker.
     pub(super) served: IntCounterVec,
     pub(super) unauthorised: IntCounter,
+    pub(super) lines_dropped: IntCounter,
     workers: IntGaugeVec,
     work: Gauge,
 }
@@ -41,6 +42,10 @@ impl Metrics {
             retries: counters("faasd_fleet_retries_total", "Calls sent once more, by why.", "reason"),
             served: counters("faasd_fleet_served_total", "Calls of other nodes, by what became of them.", "end"),
             unauthorised: counter("faasd_fleet_unauthorised_total", "Requests without proof of the fleet's secret."),
+            lines_dropped: counter(
+                "faasd_fleet_lines_dropped_total",
+                "Printed lines that a following controller was too slow for.",
+            ),
             workers: registered(
                 registry,
                 IntGaugeVec::new(Opts::new("faasd_fleet_workers", "Workers known, by state."), &["state"]),

@@ -20,17 +20,18 @@ use bytes::Bytes;
 use tokio::task::AbortHandle;
 
 use crate::config::Config;
-use crate::domain::function::Runtime;
+use crate::domain::function::{Runtime, Version};
 use crate::domain::ids::{FunctionId, InvocationId, VersionKey, WorkerId};
 use crate::domain::invocation::Invocation;
 use crate::domain::outcome::Outcome;
 use crate::domain::policy::advice::Advice;
 use crate::ports::claims::Claims;
 use crate::ports::clock::Clock;
-use crate::ports::executor::{BuildError, Builder, ExecuteError, Executor, Order, OrderError, WorkerView};
+use crate::ports::executor::{BuildError, Builder, ExecuteError, Executor, Order, OrderError, Storing, WorkerView};
 use crate::ports::roster::Roster;
 use crate::ports::sandbox::LogSink;
 
+use super::answer::Answer;
 use super::connection::Failed;
 use super::held::Held;
 use super::identity::Secret;
@@ -38,7 +39,7 @@ use super::link::{Link, Ways};
 use super::links::{self, Links};
 use super::metrics::Metrics;
 use super::tls::FleetTls;
-use super::wire::{self, BuildHead, Claim, Done, IdHead, OrderHead, Refusal};
+use super::wire::{self, BuildHead, Claim, Done, Empty, IdHead, OrderHead, Refusal, Resize};
 
 /// A worker that could not be reached, or lied, is asked again after this, or where nobody else is left.
 const ASIDE_FOR: Duration = Duration::from_secs(5);
@@ -48,6 +49,10 @@ const CLAIMS_PAUSE: Duration = Duration::from_secs(1);
 const ADVICE_MAX: usize = 4096;
 /// Workers that are told something at once.
 const TELL_AT_ONCE: usize = 16;
+/// Workers that a new version is prepared at: those that a call without a claim chooses between.
+const PREPARE_AT: usize = 2;
+/// Longer than a worker tries.
+const STORED_WITHIN: Duration = Duration::from_secs(90);
 /// A compilation's answer: its own limit, and the way.
 const BUILD_EXTRA: Duration = Duration::from_secs(60);
 
@@ -69,6 +74,8 @@ pub struct Fleet {
     held: Held,
     /// Calls under way, and where.
     under: Mutex<HashMap<InvocationId, Arc<Link>>>,
+    /// Calls that have ended while what they left is still on its way to the store: where the word of its arrival comes.
+    being_stored: Mutex<HashMap<InvocationId, Answer>>,
     advice: Mutex<HashMap<FunctionId, (VersionKey, Arc<Advice>)>>,
     clock: Arc<dyn Clock>,
     config: Arc<Config>,
@@ -96,6 +103,7 @@ impl Fleet {
             claims: ports.claims,
             held: Held::default(),
             under: Mutex::default(),
+            being_stored: Mutex::default(),
             advice: Mutex::default(),
             clock: ports.clock,
             config,
@@ -141,6 +149,11 @@ impl Fleet {
         self.under.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn being_stored(&self) -> std::sync::MutexGuard<'_, HashMap<InvocationId, Answer>> {
+        // Every change is one step.
+        self.being_stored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn note(&self, version: VersionKey, outcome: &Outcome) {
         let Some(advice) = &outcome.advice else { return };
         let mut all = self.advice.lock().unwrap_or_else(PoisonError::into_inner);
@@ -172,6 +185,35 @@ impl Executor for Fleet {
         Ok(outcome)
     }
 
+    fn storing(&self, id: InvocationId) -> Option<Storing> {
+        let mut answer = self.being_stored().remove(&id)?;
+        Some(Box::pin(async move {
+            match tokio::time::timeout(STORED_WITHIN, answer.next()).await {
+                Ok(Ok((wire::STORED, bytes))) => wire::read_stored(&bytes).ok(),
+                Ok(_) | Err(_) => None,
+            }
+        }))
+    }
+
+    async fn follow(&self, id: InvocationId, worker: WorkerId, log: Arc<dyn LogSink>) -> bool {
+        let Some(link) = self.links.get(worker) else { return false };
+        let Ok(body) = wire::body(&IdHead { id }, &[]) else { return false };
+        let mut answer = match link.send(wire::FOLLOW, body).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::debug!(invocation_id = %id, worker_id = %worker, %error, "an invocation's lines can't be followed");
+                return false;
+            }
+        };
+        let mut came = false;
+        while let Ok((wire::LINE, bytes)) = answer.next().await {
+            let Some((stream, text)) = ask::line(&bytes) else { break };
+            log.line(stream, text);
+            came = true;
+        }
+        came
+    }
+
     fn cancel(&self, id: InvocationId) -> bool {
         let Some(link) = self.under().get(&id).cloned() else { return false };
         tokio::spawn(async move {
@@ -196,6 +238,33 @@ impl Executor for Fleet {
     fn advice(&self, version: VersionKey) -> Option<Arc<Advice>> {
         let all = self.advice.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(&version.function).filter(|(of, _)| *of == version).map(|(_, advice)| advice.clone())
+    }
+
+    /// At those workers whom calls of it go to first.
+    fn prepare(&self, version: &Version) {
+        let key = version.key();
+        let links = self.links.candidates(key, &[], PREPARE_AT, self.now());
+        tokio::spawn(async move {
+            let told = links.iter().map(|link| link.ask::<Done>(wire::PREPARE, &key));
+            for failed in futures_util::future::join_all(told).await.into_iter().filter_map(Result::err) {
+                tracing::debug!(error = %failed, "a worker could not be told to prepare a version");
+            }
+        });
+    }
+
+    /// What workers say together: of those that don't agree, whoever says most has seen the calls that need it.
+    async fn resizes(&self) -> Vec<(VersionKey, u32)> {
+        let mut all: HashMap<VersionKey, u32> = HashMap::new();
+        for some in self.links.living().chunks(TELL_AT_ONCE) {
+            let asked = some.iter().map(|link| link.ask::<Vec<Resize>>(wire::RESIZES, &Empty {}));
+            for Resize { version, memory_mb } in
+                futures_util::future::join_all(asked).await.into_iter().flatten().flatten()
+            {
+                let most = all.entry(version).or_default();
+                *most = memory_mb.max(*most);
+            }
+        }
+        all.into_iter().collect()
     }
 
     fn view(&self) -> Option<WorkerView> {

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,9 +19,10 @@ use crate::domain::function::Version;
 use crate::domain::ids::{VersionKey, WorkerId};
 use crate::domain::invocation::Invocation;
 use crate::domain::limits::Limits;
+use crate::domain::outcome::Outcome;
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
-use crate::ports::executor::{ExecuteError, Host, WorkerState};
+use crate::ports::executor::{ExecuteError, Host, LogSinks, WorkerState};
 use crate::ports::registry::Registry;
 use crate::ports::sandbox::LogSink;
 
@@ -29,7 +30,10 @@ use super::called::{Ending, Reading, Reply, Told};
 use super::identity::{Peer, Secret, sha256};
 use super::ledger::{Change, Ledger};
 use super::metrics::Metrics;
-use super::wire::{self, BuildHead, CallHead, Claim, Done, IdHead, Malformed, OrderHead, Refusal};
+use super::taps::Taps;
+use super::wire::{
+    self, After, BuildHead, CallHead, Claim, Done, Empty, IdHead, Malformed, OrderHead, Refusal, Resize,
+};
 
 mod listen;
 
@@ -64,6 +68,7 @@ pub struct Server {
     metrics: Arc<Metrics>,
     prometheus: prometheus::Registry,
     bodies: Arc<Semaphore>,
+    taps: Arc<Taps>,
 }
 
 type Answer = Response<Reply>;
@@ -81,6 +86,7 @@ impl Server {
         metrics: Arc<Metrics>,
         prometheus: prometheus::Registry,
     ) -> Arc<Self> {
+        let taps = Arc::new(Taps::new(metrics.lines_dropped.clone()));
         Arc::new(Self {
             host,
             worker,
@@ -94,7 +100,13 @@ impl Server {
             metrics,
             prometheus,
             bodies: Arc::new(Semaphore::new(BODIES_KIB_MAX)),
+            taps,
         })
+    }
+
+    /// Who hears what asynchronous invocations print here, while the server is.
+    pub fn listeners(&self) -> Weak<dyn LogSinks> {
+        Arc::downgrade(&(self.taps.clone() as Arc<dyn LogSinks>))
     }
 
     pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -245,9 +257,31 @@ impl Server {
                 let head = only::<IdHead>(body)?;
                 Ok(done(self.host.cancel(head.id)))
             }
+            wire::FOLLOW => {
+                let head = only::<IdHead>(body)?;
+                Ok(Response::new(match self.taps.follow(head.id) {
+                    Some(told) => Reading::following(told),
+                    None => Reply::Whole(Some(wire::frame(wire::OVER, &[]))),
+                }))
+            }
             wire::RETIRE => {
                 self.host.retire(only::<VersionKey>(body)?);
                 Ok(done(true))
+            }
+            wire::PREPARE => {
+                let key = only::<VersionKey>(body)?;
+                // One that is not there, or can't be read now, is found out by its first call.
+                let version = self.version(key).await.ok().flatten();
+                if let Some(version) = &version {
+                    self.host.prepare(version);
+                }
+                Ok(done(version.is_some()))
+            }
+            wire::RESIZES => {
+                only::<Empty>(body)?;
+                let all = self.host.resizes().await.into_iter().take(wire::RESIZES_MAX);
+                let all: Vec<Resize> = all.map(|(version, memory_mb)| Resize { version, memory_mb }).collect();
+                Ok(told(&all))
             }
             wire::ORDER => {
                 let head = only::<OrderHead>(body)?;
@@ -285,19 +319,30 @@ impl Server {
                 }
                 Claim::Taken | Claim::Held => server.host.execute_idle(invocation, Some(sink)).await,
             };
-            ending.0.end(server.last_frame(&head, executed));
             drop(room);
+            let storing = executed.as_ref().ok().and_then(|_| server.host.storing(head.id));
+            let outcome = server.last_frame(&head, executed, storing.is_some());
+            match storing {
+                None => ending.0.end(outcome),
+                Some(storing) => {
+                    ending.0.tell(&outcome);
+                    // A worker that can't say ends without the word: then each is looked for.
+                    if let Some(lost) = storing.await {
+                        ending.0.end(wire::stored(&lost));
+                    }
+                }
+            }
         });
         reading.begun().await
     }
 
-    fn last_frame(&self, head: &CallHead, executed: Result<crate::domain::outcome::Outcome, ExecuteError>) -> Bytes {
+    fn last_frame(&self, head: &CallHead, executed: Result<Outcome, ExecuteError>, storing: bool) -> Bytes {
         match executed {
             Ok(outcome) => {
                 self.metrics.served.with_label_values(&["ended"]).inc();
                 let idle = self.host.idle_of(head.version());
                 let kept = idle > 0 && self.ledger().keep(head.version(), idle, self.clock.monotonic());
-                wire::outcome(head.id, head.attempt, self.worker, kept, outcome)
+                wire::outcome(head.id, head.attempt, self.worker, After { kept, storing }, outcome)
             }
             Err(error) => {
                 let end = match error {
@@ -374,7 +419,11 @@ fn only<T: for<'a> Deserialize<'a> + Serialize>(body: Bytes) -> Result<T, Malfor
 }
 
 fn done(done: bool) -> Answer {
-    Response::new(Reply::Whole(serde_json::to_vec(&Done { done }).ok().map(Bytes::from)))
+    told(&Done { done })
+}
+
+fn told(what: &impl Serialize) -> Answer {
+    Response::new(Reply::Whole(serde_json::to_vec(what).ok().map(Bytes::from)))
 }
 
 fn plain(status: StatusCode) -> Answer {

@@ -2,4 +2,5 @@
 
 mod certificates;
 mod rig;
+mod together;
 mod ways;

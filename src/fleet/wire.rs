@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use crate::domain::function::Runtime;
 use crate::domain::ids::{Digest, FunctionId, InvocationId, VersionKey, WorkerId};
 use crate::domain::invocation::Mode;
-use crate::domain::outcome::{Failure, Outcome, Output, OutputFile, Place, StartType, Status, Timings, Usage};
+use crate::domain::outcome::{Failure, Lost, Outcome, Output, OutputFile, Place, StartType, Status, Timings, Usage};
 use crate::domain::policy::advice::Advice;
 use crate::ports::executor::{BuildError, ExecuteError, Order};
 
@@ -32,6 +32,9 @@ pub const EXECUTE: &str = "/fleet/execute";
 pub const WITHDRAW: &str = "/fleet/withdraw";
 pub const CANCEL: &str = "/fleet/cancel";
 pub const RETIRE: &str = "/fleet/retire";
+pub const FOLLOW: &str = "/fleet/follow";
+pub const PREPARE: &str = "/fleet/prepare";
+pub const RESIZES: &str = "/fleet/resizes";
 pub const ORDER: &str = "/fleet/order";
 pub const BUILD: &str = "/fleet/build";
 
@@ -48,6 +51,10 @@ pub const LINE: u8 = 3;
 pub const OUTCOME: u8 = 4;
 pub const REFUSED: u8 = 5;
 pub const BUILT: u8 = 6;
+/// After an outcome that says so: what it names has arrived in the artifact store, or is lost.
+pub const STORED: u8 = 7;
+/// Of an invocation that is followed: no more lines, or none at all, for it does not run here.
+pub const OVER: u8 = 8;
 
 /// A controller's right to an idle sandbox, and where it has it from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,6 +112,11 @@ pub struct BuildHead {
     pub hops: u8,
 }
 
+/// Where the question says it all.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Empty {}
+
 /// Yes or no, and what to do about a no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
@@ -141,8 +153,19 @@ pub enum Refusal {
     },
 }
 
+/// Versions that a worker says are to be resized, in one answer; the others come when these have been.
+pub const RESIZES_MAX: usize = 1000;
+
+/// What a worker's calls say about a version's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resize {
+    pub version: VersionKey,
+    pub memory_mb: u32,
+}
+
 /// Longer sentences are cut: they go into answers and logs.
 const REASON_BYTES_MAX: usize = 64 * 1024;
+const STORED_BYTES_MAX: usize = 1 << 20;
 
 impl From<ExecuteError> for Refusal {
     fn from(error: ExecuteError) -> Self {
@@ -223,6 +246,9 @@ pub struct OutcomeHead {
     pub worker: WorkerId,
     /// The sandbox is idle again, and left to this caller for a while.
     pub kept: bool,
+    /// What it names is on its way: one more frame follows.
+    #[serde(default)]
+    storing: bool,
     has_result: bool,
     status: Status,
     failure: Option<Failure>,
@@ -238,14 +264,24 @@ pub struct OutcomeHead {
     advice: Option<Arc<Advice>>,
 }
 
-/// The last frame of a call that ran.
-pub fn outcome(id: InvocationId, attempt: u32, worker: WorkerId, kept: bool, outcome: Outcome) -> Bytes {
+/// What else a worker says of a call with its outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct After {
+    /// The sandbox is idle again, and left to this caller for a while.
+    pub kept: bool,
+    /// What the outcome names is on its way to the store: [`STORED`] follows.
+    pub storing: bool,
+}
+
+/// The last frame of a call that ran, or the last but one.
+pub fn outcome(id: InvocationId, attempt: u32, worker: WorkerId, after: After, outcome: Outcome) -> Bytes {
     let result = outcome.result;
     let head = OutcomeHead {
         id,
         attempt,
         worker,
-        kept,
+        kept: after.kept,
+        storing: after.storing,
         has_result: result.is_some(),
         status: outcome.status,
         failure: outcome.failure,
@@ -282,7 +318,7 @@ pub fn read_outcome(
     attempt: u32,
     worker: WorkerId,
     result_bytes_max: u64,
-) -> Result<(Outcome, bool), Malformed> {
+) -> Result<(Outcome, After), Malformed> {
     let most = bytes.len();
     let (head, result): (OutcomeHead, Bytes) = parts(bytes, most)?;
     if (head.id, head.attempt, head.worker) != (id, attempt, worker) {
@@ -320,7 +356,19 @@ pub fn read_outcome(
         advice: head.advice,
         place: Some(Place { worker, attempt }),
     };
-    Ok((outcome, head.kept))
+    Ok((outcome, After { kept: head.kept, storing: head.storing }))
+}
+
+/// The frame after an outcome whose artifacts were on their way.
+pub fn stored(lost: &[Lost]) -> Bytes {
+    frame(STORED, &serde_json::to_vec(lost).unwrap_or_default())
+}
+
+pub fn read_stored(bytes: &[u8]) -> Result<Vec<Lost>, Malformed> {
+    if bytes.len() > STORED_BYTES_MAX {
+        return Err(Malformed("what it says to have lost is longer than may be"));
+    }
+    serde_json::from_slice(bytes).map_err(|_| Malformed("what it says to have lost can't be read"))
 }
 
 /// What a refused call is told.
@@ -354,15 +402,16 @@ mod tests {
     #[test]
     fn an_outcome_reads_as_it_was_written_and_only_as_the_one_asked_for() {
         let (id, worker) = ids();
-        let frame = outcome(id, 2, worker, true, sample());
+        let after = After { kept: true, storing: false };
+        let frame = outcome(id, 2, worker, after, sample());
         assert_eq!(
             (frame[0], frame.len() - 5),
             (OUTCOME, u32::from_le_bytes(frame[1..5].try_into().unwrap()) as usize)
         );
         let read = |id, attempt, worker, most| read_outcome(frame.slice(5..), id, attempt, worker, most);
-        let (back, kept) = read(id, 2, worker, 1000).unwrap();
+        let (back, said) = read(id, 2, worker, 1000).unwrap();
         assert_eq!(back.result.as_ref().unwrap().get(), "{\"a\": [1,  2]}", "as the bytes they were");
-        assert_eq!((back.stdout, back.place, kept), (sample().stdout, Some(Place { worker, attempt: 2 }), true));
+        assert_eq!((back.stdout, back.place, said), (sample().stdout, Some(Place { worker, attempt: 2 }), after));
         assert!(read(InvocationId(Uuid::nil()), 2, worker, 1000).is_err());
         assert!(read(id, 1, worker, 1000).is_err());
         assert!(read(id, 2, WorkerId(Uuid::nil()), 1000).is_err());
@@ -379,7 +428,9 @@ mod tests {
             Outcome { status: Status::Queued, ..sample() },
         ];
         for lie in lies {
-            assert!(read_outcome(outcome(id, 1, worker, false, lie).slice(5..), id, 1, worker, 1000).is_err());
+            assert!(
+                read_outcome(outcome(id, 1, worker, After::default(), lie).slice(5..), id, 1, worker, 1000).is_err()
+            );
         }
     }
 
@@ -389,6 +440,7 @@ mod tests {
             let (id, worker) = ids();
             let _ = parts::<CallHead>(bytes.clone().into(), HEAD_BYTES_MAX);
             let _ = read_refusal(&bytes);
+            let _ = read_stored(&bytes);
             prop_assert!(read_outcome(bytes.into(), id, 1, worker, 100).is_err());
         }
     }

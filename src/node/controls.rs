@@ -6,16 +6,18 @@ use crate::adapters::audit_file::AuditFile;
 use crate::adapters::key_set_file::KeySetFile;
 use crate::adapters::key_set_web::KeySetWeb;
 use crate::adapters::local::Local;
-use crate::config::{Config, Jwt};
+use crate::config::{Backend, Config, Jwt};
 use crate::controller::auth::Tokens;
 use crate::controller::{self, Controller, ControllerPorts};
 use crate::domain::ids::WorkerId;
-use crate::fleet::{self, Fleet, FleetPorts, FleetTls, Scaling, Secret};
+use crate::fleet::{self, Fleet, FleetPorts, FleetTls, Scaling, Secret, Together};
 use crate::ports::clock::Clock;
 use crate::ports::executor::{Builder, Executor, LogSinks};
 use crate::ports::key_set::{KeySetError, KeySetSource};
+use crate::worker::Worker;
 
 use super::backends::Backends;
+use super::leader::{self, Leader};
 use super::packages::ZipPackages;
 use super::works::AbortOnDrop;
 use super::{StartError, step};
@@ -25,6 +27,8 @@ pub(super) struct Controls {
     /// Path of the admin key is told, if this start made it.
     pub new_key: Option<std::path::PathBuf>,
     _scaling: Option<AbortOnDrop>,
+    /// What one controller does for the fleet.
+    _led: Vec<AbortOnDrop>,
 }
 
 /// What runs a controller's calls.
@@ -36,18 +40,23 @@ pub(super) struct Runs {
 }
 
 impl Runs {
-    /// The workers of other processes.
+    /// The worker of this process, and nobody else.
+    pub fn own(worker: Arc<Worker>) -> Self {
+        Self { executor: worker.clone(), builder: worker, fleet: None }
+    }
+
+    /// The workers of other processes; before them that of this one, if it has one.
     pub fn fleet(
         backends: &Backends,
         config: &Arc<Config>,
         clock: Arc<dyn Clock>,
-        metrics: &prometheus::Registry,
+        metrics: Arc<fleet::Metrics>,
+        own: Option<(WorkerId, Arc<Worker>)>,
     ) -> Result<Self, StartError> {
         let roster = backends.shared.roster.clone().unwrap_or_else(|| {
             tracing::warn!("no redis.url: no worker is heard of, and synchronous calls go through the queue");
             Local::new(clock.clone()).roster
         });
-        let metrics = Arc::new(fleet::Metrics::new(metrics));
         let ports = FleetPorts {
             claims: backends.shared.claims.clone(),
             roster,
@@ -55,10 +64,16 @@ impl Runs {
             metrics: metrics.clone(),
             secret: Secret::open(&config.fleet)?,
             tls: FleetTls::open(config)?,
-            own: None,
+            own: own.as_ref().map(|(id, _)| *id),
         };
         let fleet = Fleet::new(ports, config.clone());
-        Ok(Self { executor: fleet.clone(), builder: fleet, fleet: Some(metrics) })
+        Ok(match own {
+            None => Self { executor: fleet.clone(), builder: fleet, fleet: Some(metrics) },
+            Some((_, worker)) => {
+                let together = Together::new(worker, fleet);
+                Self { executor: together.clone(), builder: together, fleet: Some(metrics) }
+            }
+        })
     }
 }
 
@@ -109,13 +124,27 @@ impl Controls {
             .map_err(step("make the admin key"))?;
         controller.audit_start(config, new_key.is_some()).await.map_err(step("begin the audit log"))?;
         let scaling = scaling.map(|scaling| AbortOnDrop(tokio::spawn(fleet::scale(scaling)).abort_handle()));
-        Ok(Self { controller, new_key, _scaling: scaling })
+        let led = led(backends, config, id, &controller);
+        Ok(Self { controller, new_key, _scaling: scaling, _led: led })
     }
 
     /// Who hears what asynchronous invocations print.
     pub fn listeners(&self) -> Weak<dyn LogSinks> {
         Arc::downgrade(&(self.controller.clone() as Arc<dyn LogSinks>))
     }
+}
+
+/// A node that shares its store does some works for others too. What the embedded store needs of this it does itself.
+fn led(backends: &Backends, config: &Config, id: WorkerId, controller: &Arc<Controller>) -> Vec<AbortOnDrop> {
+    if config.backend != Backend::Aws {
+        return Vec::new();
+    }
+    let leader = Leader { locks: backends.shared.locks.clone(), holder: id.to_string() };
+    vec![
+        leader::end_abandoned(&leader, Arc::downgrade(controller)),
+        #[cfg(feature = "aws")]
+        leader::keep_code(&leader, backends.registry.clone(), backends.artifacts.clone()),
+    ]
 }
 
 /// What checks tokens, where they are accepted. A key set that can't be had now is no reason not to start.

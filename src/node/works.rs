@@ -101,6 +101,7 @@ impl Works {
 pub(super) struct Door {
     serving: JoinHandle<()>,
     stop: oneshot::Sender<()>,
+    pub address: SocketAddr,
     _offering: Option<AbortOnDrop>,
 }
 
@@ -111,8 +112,9 @@ impl Door {
         config: &Arc<Config>,
         listener: TcpListener,
         clock: Arc<dyn Clock>,
-        metrics: &prometheus::Registry,
+        metrics: (Arc<fleet::Metrics>, &prometheus::Registry),
     ) -> Result<Self, StartError> {
+        let address = listener.local_addr().map_err(step("read the address for other nodes"))?;
         let server = fleet::Server::new(
             works.worker.clone(),
             works.id,
@@ -124,9 +126,10 @@ impl Door {
                 body_timeout: Duration::from_millis(config.http.body_timeout_ms),
             },
             clock,
-            Arc::new(fleet::Metrics::new(metrics)),
-            metrics.clone(),
+            metrics.0,
+            metrics.1.clone(),
         );
+        works.worker.listen(server.listeners());
         let tls = FleetTls::open(config)?;
         let (stop, stopped) = oneshot::channel();
         let offering = backends.shared.claims.clone().map(|claims| tokio::spawn(fleet::offer(server.clone(), claims)));
@@ -134,7 +137,7 @@ impl Door {
             // Either way it is time to stop.
             let _ = stopped.await;
         }));
-        Ok(Self { serving, stop, _offering: offering.map(|task| AbortOnDrop(task.abort_handle())) })
+        Ok(Self { serving, stop, address, _offering: offering.map(|task| AbortOnDrop(task.abort_handle())) })
     }
 
     /// Once the worker has drained: nobody is told anything any more.

@@ -25,4 +25,9 @@ pub trait ArtifactStore: Send + Sync + 'static {
 
     /// Keeps the artifact from collection for the store's retention from now on; `false` if it is not there.
     async fn touch(&self, digest: Digest) -> Result<bool, StoreError>;
+
+    /// Whether storing goes over a network, so that who waits for a call's answer should not wait for it as well.
+    fn is_far(&self) -> bool {
+        false
+    }
 }

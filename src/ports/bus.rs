@@ -1,5 +1,7 @@
 //! The bus: news for whoever listens now. It promises nothing: what matters is stored before it is told, and a listener re-reads.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use crate::domain::ids::{FunctionId, InvocationId, KeyId};
@@ -16,6 +18,15 @@ pub enum News {
     Cancel(InvocationId),
 }
 
+/// How the way between nodes is, as of the last second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// News go out and arrive.
+    pub is_up: bool,
+    /// To where they are passed on and back, the last time there was an answer.
+    pub latency: Option<Duration>,
+}
+
 /// Hears everything from its creation on, unless it is slow.
 #[async_trait]
 pub trait Subscription: Send {
@@ -30,6 +41,11 @@ pub trait Bus: Send + Sync + 'static {
     /// Whether news can be lost without a `None` at the listener, as over a network: who keeps copies then reads them again now and then.
     fn loses_silently(&self) -> bool {
         true
+    }
+
+    /// `None`: there is no way, news stay in this process.
+    fn reach(&self) -> Option<Reach> {
+        None
     }
 
     fn subscribe(&self) -> Box<dyn Subscription>;

@@ -1,6 +1,7 @@
 //! The way from a controller to where functions run. In one process it is a call; in the fleet a hop.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::function::{Runtime, Version};
 use crate::domain::ids::{InvocationId, VersionKey, WorkerId};
 use crate::domain::invocation::Invocation;
-use crate::domain::outcome::Outcome;
+use crate::domain::outcome::{Lost, Outcome};
 use crate::domain::policy::advice::Advice;
 use crate::domain::time::Timestamp;
 
@@ -58,6 +59,10 @@ pub enum BuildError {
     Execute(#[from] ExecuteError),
 }
 
+/// Resolves when nothing of an outcome is on its way to the artifact store any more: with what did not get there, or `None` where that
+/// can't be said.
+pub type Storing = Pin<Box<dyn Future<Output = Option<Vec<Lost>>> + Send>>;
+
 /// Runs invocations.
 #[async_trait]
 pub trait Executor: Send + Sync + 'static {
@@ -69,6 +74,18 @@ pub trait Executor: Send + Sync + 'static {
         acquire_timeout: Duration,
         log: Option<Arc<dyn LogSink>>,
     ) -> Result<Outcome, ExecuteError>;
+
+    /// To be asked for after each outcome that names artifacts: they may still be on their way to the store, and nobody may read of them
+    /// in a record before they are there. `None`: all are.
+    fn storing(&self, _id: InvocationId) -> Option<Storing> {
+        None
+    }
+
+    /// Tells `log` what an asynchronous invocation prints at a worker of another process: its last lines, then each as it is printed, to the
+    /// attempt's end there. `false`: not a line came, because it does not run there now, or that worker can't be asked.
+    async fn follow(&self, _id: InvocationId, _worker: WorkerId, _log: Arc<dyn LogSink>) -> bool {
+        false
+    }
 
     /// Stops it, waiting or running; `false` if it is not here. Its `execute` then ends with `CANCELLED`.
     fn cancel(&self, id: InvocationId) -> bool;
@@ -85,7 +102,7 @@ pub trait Executor: Send + Sync + 'static {
     }
 
     /// Versions whose owners want them resized by themselves, and the memory in MB that their calls have asked for steadily.
-    fn resizes(&self) -> Vec<(VersionKey, u32)> {
+    async fn resizes(&self) -> Vec<(VersionKey, u32)> {
         Vec::new()
     }
 

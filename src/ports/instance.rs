@@ -20,6 +20,9 @@ pub trait Instance: Send + Sync + 'static {
     /// The gravest notice there is now.
     async fn notice(&self) -> Result<Option<Notice>, Unavailable>;
 
+    /// What was announced must wait on: this node still has something to do. To be said again and again.
+    async fn still_draining(&self) -> Result<(), Unavailable>;
+
     /// What was announced may happen now: this node has nothing left to do.
     async fn done(&self) -> Result<(), Unavailable>;
 }

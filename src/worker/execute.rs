@@ -6,9 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::domain::function::Version;
-use crate::domain::ids::Digest;
 use crate::domain::invocation::Invocation;
-use crate::domain::outcome::{ErrorType, Failure, Outcome, OutputFile, StartType, Status, Timings};
+use crate::domain::outcome::{ErrorType, Failure, Outcome, StartType, Status, Timings};
 use crate::ports::executor::ExecuteError;
 use crate::ports::sandbox::{Ending, LogSink, Report, Sandbox, SandboxError};
 
@@ -17,6 +16,7 @@ use super::advisors;
 use super::cancel::{Cancel, Why};
 use super::handle::Handle;
 use super::sandboxes::{Checkout, CreationFailure, NoSandbox, Wait};
+use super::uploads::Named;
 use super::verdict::{self, Stop, Verdict};
 
 /// What a refused caller is told to wait before it asks again.
@@ -174,49 +174,24 @@ impl Worker {
         &self,
         invocation: &Invocation,
         report: Report,
-        mut verdict: Verdict,
+        verdict: Verdict,
         start_type: StartType,
         (acquire, init): (Duration, Duration),
     ) -> Outcome {
         let Report { stdout, stderr, full_log, usage, handler_us, llm_token_count, output_files, .. } = report;
-        let log_artifact = self.store_log(invocation, full_log).await;
-        let files = match self.store_files(output_files).await {
-            Ok(files) => files,
-            Err(sentence) => {
-                if verdict.failure.is_none() {
-                    let failure = Some(Failure::new(ErrorType::PlatformError, sentence));
-                    verdict = Verdict { failure, result: None, status: Status::Failed, ..verdict };
-                }
-                Vec::new()
-            }
-        };
-        Outcome {
+        let Named { log, files, lost } = self.uploads.take(invocation.id, full_log, output_files).await;
+        let mut outcome = Outcome {
             stdout,
             stderr,
-            log_artifact,
+            log_artifact: log,
             timings: Timings { acquire_us: micros(acquire), init_us: micros(init), handler_us, ..Timings::default() },
             usage,
             output_files: files,
             llm_token_count,
             ..outcome_of(verdict, start_type)
-        }
-    }
-
-    /// The record keeps the beginning of what was printed, so a log that can't be stored fails nothing.
-    async fn store_log(&self, invocation: &Invocation, text: Option<Bytes>) -> Option<Digest> {
-        let stored = self.artifacts.put(text?).await;
-        stored.inspect_err(|error| tracing::warn!(invocation_id = %invocation.id, %error, "full log not stored")).ok()
-    }
-
-    async fn store_files(&self, files: Vec<(String, Bytes)>) -> Result<Vec<OutputFile>, String> {
-        let mut stored = Vec::with_capacity(files.len());
-        for (name, bytes) in files {
-            let size_bytes = bytes.len() as u64;
-            let sha256 =
-                self.artifacts.put(bytes).await.map_err(|error| format!("store the output file {name}: {error}"))?;
-            stored.push(OutputFile { name, size_bytes, sha256 });
-        }
-        Ok(stored)
+        };
+        outcome.lose(&lost);
+        outcome
     }
 
     fn without_sandbox(

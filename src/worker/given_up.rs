@@ -1,5 +1,5 @@
-//! Jobs that the queue put aside by itself, because nobody who had them came to an end with them: their records end as DEAD and
-//! they become dead letters, without being run once more.
+//! Jobs that nobody who had them came to an end with, put aside by the queue or handed out once more than may be: their records end as
+//! DEAD and they become dead letters, without being run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,18 +34,18 @@ impl Worker {
         }
     }
 
-    async fn end_given_up(&self, lease: &Lease) {
+    pub(super) async fn end_given_up(&self, lease: &Lease) {
         let id = lease.job.invocation;
         // One that ended and could not be acknowledged is no dead one.
         let end = match self.invocations.get(id).await {
             Ok(Lookup::Found(found)) if found.record.status.is_final() => End::Over,
             Ok(_) => self.lost_for_good(lease.job.mode, WHY),
             Err(error) => {
-                tracing::warn!(invocation_id = %id, %error, "a job that was put aside waits for its record");
+                tracing::warn!(invocation_id = %id, %error, "a job that was given up waits for its record");
                 return;
             }
         };
-        tracing::warn!(invocation_id = %id, attempt = lease.attempt, end = end.as_str(), "a job was put aside by the queue");
+        tracing::warn!(invocation_id = %id, attempt = lease.attempt, end = end.as_str(), "a job was given up");
         self.settle(lease, None, end).await;
     }
 }

@@ -63,6 +63,10 @@ impl Worker {
             let end = End::Again { delay: Duration::ZERO, counted: false };
             return self.settle(&lease, None, end).await;
         }
+        // Whoever had it ended with it, each time: one more attempt may end this worker too.
+        if lease.attempt > self.retry.attempts_max {
+            return self.end_given_up(&lease).await;
+        }
         let (invocation, end) = match self.prepare(&lease).await {
             Ok(invocation) => {
                 let end = self.attempt(&lease, &invocation).await;
@@ -168,8 +172,15 @@ impl Worker {
         lease: &Lease,
         invocation: &Arc<Invocation>,
     ) -> Option<Result<Outcome, ExecuteError>> {
-        let sink = self.sink_for(invocation.id, lease.attempt);
-        let mut call = std::pin::pin!(self.run_invocation(invocation, Wait::Patiently, ACQUIRE_TIMEOUT, sink));
+        let sink = self.listeners.sink_for(invocation.id, lease.attempt);
+        let mut call = std::pin::pin!(async {
+            let mut outcome = self.run_invocation(invocation, Wait::Patiently, ACQUIRE_TIMEOUT, sink).await?;
+            // The record is all that anybody hears of it, and names nothing that is not there.
+            if let Some(storing) = self.uploads.under_way(invocation.id) {
+                outcome.lose(&storing.await.unwrap_or_default());
+            }
+            Ok(outcome)
+        });
         let every = (lease.valid_for / 3).max(Duration::from_millis(10));
         loop {
             tokio::select! {

@@ -71,6 +71,9 @@ pub struct Metrics {
     /// Leases that this worker holds.
     pub(super) leases: IntGauge,
     pub(super) lease_extensions: IntCounterVec,
+    pub(super) uploads: IntCounterVec,
+    /// Calls of which something is on its way to the artifact store behind the answer.
+    pub(super) uploads_under_way: IntGauge,
     functions: Mutex<HashMap<Arc<str>, Arc<FunctionMetrics>>>,
 }
 
@@ -200,6 +203,11 @@ impl Metrics {
             kills: counters("faasd_worker_sandbox_kills_total", "Sandboxes that a call was the end of.", &["cause"]),
             leases: gauge("faasd_worker_leases", "Jobs of the queue that this worker holds."),
             lease_extensions: counters("faasd_worker_lease_extensions_total", "Leases extended.", &["result"]),
+            uploads: counters("faasd_worker_uploads_total", "Outputs and full logs of calls.", &["result"]),
+            uploads_under_way: gauge(
+                "faasd_worker_uploads_under_way",
+                "Calls that are answered and whose outputs or logs are still being stored.",
+            ),
             jobs: counters("faasd_worker_jobs_total", "Jobs of the queue, by what became of them.", &["end"]),
             functions: Mutex::default(),
         }

@@ -2,6 +2,7 @@
 
 mod jobs;
 mod learned;
+mod uploads;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -410,7 +411,7 @@ async fn the_last_calls_of_a_version_say_how_much_memory_it_needs() {
     let advice = bench.outcome(&f, "ok").await.advice.expect("32 calls used 40 of 128 MB");
     assert_eq!((advice.recommended_memory_mb, advice.calls), (64, 32));
     assert_eq!(bench.worker.advice(f.key()), Some(advice));
-    assert_eq!(bench.worker.resizes(), [], "it was not asked to be resized by itself");
+    assert_eq!(bench.worker.resizes().await, [], "it was not asked to be resized by itself");
     bench.worker.retire(f.key());
     assert_eq!(bench.worker.advice(f.key()), None);
 }
@@ -420,11 +421,11 @@ async fn a_version_that_asks_for_it_is_offered_for_resizing_when_the_advice_is_s
     let bench = bench();
     let f = Arc::new(Version { auto_memory: true, ..Version::clone(&bench.function()) });
     for _ in 0..64 {
-        assert_eq!(bench.worker.resizes(), []);
+        assert_eq!(bench.worker.resizes().await, []);
         bench.outcome(&f, "ok").await;
     }
     for _ in 0..16 {
         bench.outcome(&f, "ok").await;
     }
-    assert_eq!(bench.worker.resizes(), [(f.key(), 64)]);
+    assert_eq!(bench.worker.resizes().await, [(f.key(), 64)]);
 }

@@ -52,6 +52,46 @@ async fn synchronous_calls_go_through_the_queue_where_it_is_said_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_both_is_called_and_followed_by_the_controllers_of_others() {
+    let mut cluster = Cluster::of(1, 0).and_both(1).set("SHUTDOWN__DRAIN_MS", 20_000).start().await;
+    let (controller, both) = (cluster.controller(0), cluster.client("both-0"));
+    controller.deploy_python("echo", ECHO).await;
+    let since = std::time::Instant::now();
+    let worker = loop {
+        let workers = controller.get("/workers").send().await.expect(200);
+        if let Some(worker) = workers["items"].as_array().and_then(|all| all.first()) {
+            break worker["id"].clone();
+        }
+        assert!(since.elapsed() < Duration::from_secs(10), "nobody is heard of");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    for client in [&controller, &both] {
+        let record = client.call("echo", &json!(1)).await;
+        assert_eq!((&record["status"], &record["workerId"]), (&json!("SUCCESS"), &worker), "{record}");
+    }
+    // Its job, and the job's file, from the other node.
+    let source = "import time\ndef handler(event, context):\n    print('begun', flush=True)\n    time.sleep(3)\n    \
+                  open('/output/a.txt', 'w').write('left')\n    print('done', flush=True)\n    return 1\n";
+    controller.deploy_python("slow", source).await;
+    let job = controller.submit("slow", &json!(1)).await;
+    let mut events = controller.get(&format!("/invocations/{job}/events")).events().await;
+    let mut lines = Vec::new();
+    let mut heard_at = None;
+    while let Some(event) = events.next().await {
+        if event.kind == "log" {
+            heard_at.get_or_insert_with(std::time::Instant::now);
+            lines.push(event.json()["line"].clone());
+        }
+    }
+    assert_eq!(lines, ["begun", "done"]);
+    let live_for = heard_at.expect("lines").elapsed();
+    assert!(live_for > Duration::from_secs(1), "told as they were printed: the first {live_for:?} before the end");
+    let file = controller.get(&format!("/invocations/{job}/files/a.txt")).send().await;
+    assert_eq!((file.status, file.text().as_str()), (200, "left"));
+    cluster.stop(STOP_LIMIT).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_redis_calls_are_answered_all_the_same_and_ready_says_what_is_missing() {
     let mut cluster = small().start().await;
     let controller = cluster.controller(0);

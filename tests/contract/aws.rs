@@ -15,6 +15,7 @@ use faasd::adapters::aws::dynamodb::{DynamoDb, create_tables, tables};
 use faasd::adapters::local_vault::LocalVault;
 use faasd::config::Config;
 use faasd::domain::ids::{Digest, KeyId, Owner};
+use faasd::domain::invocation::{Mode, StoredRecord};
 use faasd::domain::job::{DeadLetter, Payload};
 use faasd::domain::key::{Key, Scope};
 use faasd::domain::outcome::Status;
@@ -263,6 +264,40 @@ async fn a_damaged_record_hides_no_other() {
     assert!(world.invocations().get(large.record.request_id).await.is_err());
     let listed = world.invocations().list(&RecordQuery { limit: 10, ..Default::default() }).await.unwrap();
     assert_eq!(listed.items.iter().map(|one| one.record.request_id).collect::<Vec<_>>(), [small.record.request_id]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn open_calls_that_somebody_waits_for_are_found_whosever_they_are() {
+    let world = world().await;
+    let store = world.invocations();
+    let waited_for = |owner: &str| {
+        let queued = queued(owner);
+        StoredRecord::new(queued.owner, Mode::Sync, queued.record)
+    };
+    let (ann, bob, ended_since, taken_over) =
+        (waited_for("ann"), waited_for("bob"), waited_for("ann"), waited_for("bob"));
+    for (record, n) in [&ann, &bob, &ended_since, &taken_over, &queued("ann")].into_iter().zip(0..) {
+        let used = Idempotency {
+            owner: record.owner.clone(),
+            function: record.record.function_id,
+            key: format!("{n}"),
+            request: Digest([n; 32]),
+        };
+        assert!(matches!(store.create(record.clone(), Some(used)).await.unwrap(), Created::New));
+    }
+    // One in the queue alone: its job sees to its end.
+    store.create(waited_for("ann"), None).await.unwrap();
+    assert!(store.finish(ended(&ended_since, 1, Status::Failed, world.now())).await.unwrap());
+    assert!(store.start(taken_over.record.request_id, 2, samples::worker_id(), world.now()).await.unwrap());
+    let found = async |max| {
+        let found = store.waited_for(world.now(), max).await.unwrap();
+        found.iter().map(|one| (one.record.request_id, one.record.attempt)).collect::<BTreeSet<_>>()
+    };
+    let all = [(&ann, 1), (&bob, 1), (&taken_over, 2)].map(|(one, attempt)| (one.record.request_id, attempt));
+    assert_eq!(found(10).await, BTreeSet::from(all));
+    assert_eq!(found(2).await.len(), 2);
+    let before = Timestamp(ann.record.created_at.as_millis() - 60_000);
+    assert!(store.waited_for(before, 10).await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

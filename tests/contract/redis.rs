@@ -135,7 +135,7 @@ async fn tls_trusts_the_authority_it_is_told() {
     std::fs::write(&other, Authority::new().pem).unwrap();
     let mistaken = Node::open(&config::Redis { ca_file: other.display().to_string(), ..hasty(server.url()) });
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(!mistaken.redis().health().is_up);
+    assert!(!mistaken.reach().is_up);
     assert_eq!(one_of_each(&mistaken).await, COMMANDS);
 
     let absent = config::Redis { ca_file: "/nowhere/ca.pem".to_owned(), ..patient(server.url()) };
@@ -174,8 +174,8 @@ async fn a_node_starts_without_redis() {
     let node = Node::open(&hasty(format!("redis://127.0.0.1:{port}")));
     assert!(began.elapsed() < COMMAND_LIMIT);
     assert_eq!(one_of_each(&node).await, COMMANDS);
-    let health = node.redis().health();
-    assert!(!health.is_up && health.latency.is_none(), "{health:?}");
+    let reach = node.reach();
+    assert!(!reach.is_up && reach.latency.is_none(), "{reach:?}");
     // Its own news reach itself all the same.
     let mut listener = node.bus.subscribe();
     let news = News::Finished(invocation_id());
@@ -276,7 +276,7 @@ async fn others_are_told_that_news_of_ours_were_lost() {
     assert_eq!(server.ask(&["ACL", "SETUSER", "faasd", "-publish"]), "+OK");
     here.bus.publish(News::Finished(invocation_id()));
     here.wait_down().await;
-    assert!(there.redis().health().is_up);
+    assert!(there.reach().is_up);
     let quiet = tokio::time::timeout(Duration::from_millis(200), listener.next()).await;
     assert!(quiet.is_err(), "{quiet:?}");
     assert_eq!(server.ask(&["ACL", "SETUSER", "faasd", "+publish"]), "+OK");

@@ -7,7 +7,7 @@ use faasd::adapters::local::Local;
 use faasd::adapters::redis::Redis;
 use faasd::config;
 use faasd::ports::buckets::Buckets;
-use faasd::ports::bus::Bus;
+use faasd::ports::bus::{Bus, Reach};
 use faasd::ports::claims::Claims;
 use faasd::ports::locks::Locks;
 use faasd::ports::roster::Roster;
@@ -29,14 +29,11 @@ pub struct Node {
     pub roster: Arc<dyn Roster>,
     pub buckets: Arc<dyn Buckets>,
     pub locks: Arc<dyn Locks>,
-    redis: Option<Redis>,
+    /// Holds the connections.
+    _redis: Option<Redis>,
 }
 
 impl Node {
-    pub fn redis(&self) -> &Redis {
-        self.redis.as_ref().expect("a node with Redis")
-    }
-
     /// A node whose Redis may not be there.
     pub fn open(config: &config::Redis) -> Self {
         let redis = Redis::open(config, &prometheus::Registry::new()).unwrap();
@@ -46,7 +43,7 @@ impl Node {
             roster: redis.roster.clone(),
             buckets: redis.buckets.clone(),
             locks: redis.locks.clone(),
-            redis: Some(redis),
+            _redis: Some(redis),
         }
     }
 
@@ -65,14 +62,19 @@ impl Node {
         self.wait_health(false).await;
     }
 
+    /// How Redis was a second ago at most.
+    pub fn reach(&self) -> Reach {
+        self.bus.reach().expect("it is on Redis")
+    }
+
     async fn wait_health(&self, is_up: bool) {
         let changed = async {
-            while self.redis().health().is_up != is_up {
+            while self.reach().is_up != is_up {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
         let in_time = tokio::time::timeout(UP_LIMIT, changed).await;
-        assert!(in_time.is_ok(), "after {UP_LIMIT:?} Redis is {:?}", self.redis().health());
+        assert!(in_time.is_ok(), "after {UP_LIMIT:?} Redis is {:?}", self.reach());
     }
 }
 
@@ -100,7 +102,7 @@ impl SharedWorld for LocalWorld {
 
     async fn node(&self) -> Node {
         let Local { bus, claims, roster, buckets, locks } = self.local.clone();
-        Node { bus, claims, roster, buckets, locks, redis: None }
+        Node { bus, claims, roster, buckets, locks, _redis: None }
     }
 
     async fn pass(&self, time: Duration) {

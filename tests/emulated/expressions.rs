@@ -13,7 +13,7 @@ emulated! {
         wrong_conditions_are_refused,
         // It does not mind unused names.
         unused_placeholders_are_refused,
-        // It answers a page of HTML to IN with one value twice.
+        // It fails wherever the condition of an update without an update expression holds, whatever the condition says.
         conditions_hold_or_do_not,
     ]
 }

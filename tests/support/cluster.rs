@@ -222,6 +222,7 @@ impl Node {
 pub struct Builder {
     controllers: u32,
     workers: u32,
+    both: u32,
     settings: Vec<(String, String)>,
 }
 
@@ -236,6 +237,13 @@ pub struct Cluster {
 }
 
 impl Builder {
+    /// And so many nodes that are both, which others may call.
+    pub fn and_both(mut self, both: u32) -> Self {
+        assert!(self.controllers + self.workers + both <= NODES_MAX);
+        self.both = both;
+        self
+    }
+
     pub fn set(mut self, key: &str, value: impl ToString) -> Self {
         self.settings.push((format!("FAASD_{key}"), value.to_string()));
         self
@@ -279,7 +287,8 @@ impl Builder {
             String::from_utf8_lossy(&made.stderr)
         );
         let mut cluster = Cluster { nodes: Vec::new(), redis, cloud, slot, settings, admin_key: String::new(), home };
-        let roles = (0..self.controllers).map(|n| ("controller", n)).chain((0..self.workers).map(|n| ("worker", n)));
+        let of = |role: &'static str, count: u32| (0..count).map(move |n| (role, n));
+        let roles = of("controller", self.controllers).chain(of("worker", self.workers)).chain(of("both", self.both));
         for (role, n) in roles {
             cluster.add(role, &format!("{role}-{n}"));
         }
@@ -300,7 +309,7 @@ impl Builder {
 impl Cluster {
     pub fn of(controllers: u32, workers: u32) -> Builder {
         assert!(controllers + workers <= NODES_MAX);
-        Builder { controllers, workers, settings: Vec::new() }
+        Builder { controllers, workers, both: 0, settings: Vec::new() }
     }
 
     fn add(&mut self, role: &'static str, name: &str) {
@@ -314,7 +323,10 @@ impl Cluster {
         };
         fs::create_dir(&footprint.home).expect("a directory for the node");
         fs::create_dir(footprint.temp_dir()).expect("a directory for the node's temporary files");
-        let settings = self.settings.clone();
+        let mut settings = self.settings.clone();
+        if role == "both" {
+            settings.push(("FAASD_FLEET__LISTEN".to_owned(), "127.0.0.1:0".to_owned()));
+        }
         self.nodes.push(Node { name: name.to_owned(), role, child: None, footprint, settings, inside: None });
     }
 
@@ -345,6 +357,12 @@ impl Cluster {
     pub fn controller(&self, n: usize) -> Client {
         let node = self.nodes.iter().filter(|node| node.is_controller()).nth(n).expect("a controller with this number");
         Client::new(node.address().expect("a controller that listens"), self.admin_key.clone())
+    }
+
+    /// The admin's client of the node of this name, which has an API.
+    pub fn client(&mut self, name: &str) -> Client {
+        let address = self.node(name).address().expect("a node that listens");
+        Client::new(address, self.admin_key.clone())
     }
 
     pub fn node(&mut self, name: &str) -> &mut Node {

@@ -105,11 +105,6 @@ impl Ec2 {
         parameters.extend(more);
         self.ask(action, &parameters).await.map(drop)
     }
-
-    /// The hook waits anew from now on: for whoever drains longer than it would.
-    pub async fn still_draining(&self) -> Result<(), Unavailable> {
-        self.tell("RecordLifecycleActionHeartbeat", &[]).await
-    }
 }
 
 #[async_trait]
@@ -122,6 +117,11 @@ impl Instance for Ec2 {
             return Ok(Some(Notice::Terminating));
         }
         Ok(self.told("events/recommendations/rebalance").await?.map(|_| Notice::Rebalance))
+    }
+
+    /// The hook waits anew from now on.
+    async fn still_draining(&self) -> Result<(), Unavailable> {
+        self.tell("RecordLifecycleActionHeartbeat", &[]).await
     }
 
     async fn done(&self) -> Result<(), Unavailable> {

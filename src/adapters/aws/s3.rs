@@ -239,6 +239,10 @@ impl ArtifactStore for Artifacts {
             Some(_) => self.renew(&key).await,
         }
     }
+
+    fn is_far(&self) -> bool {
+        true
+    }
 }
 
 enum Put {

@@ -14,7 +14,7 @@ use fred::types::Message;
 use tokio::sync::broadcast::{self, error::RecvError};
 use uuid::Uuid;
 
-use crate::ports::bus::{Bus, News, Subscription};
+use crate::ports::bus::{Bus, News, Reach, Subscription};
 
 use super::commands::{Commands, options};
 use super::metrics::Metrics;
@@ -33,6 +33,7 @@ pub(super) struct RedisBus {
     outgoing: Outgoing,
     origin: Uuid,
     channel: Arc<str>,
+    watch: Watch,
     metrics: Metrics,
 }
 
@@ -47,12 +48,13 @@ impl RedisBus {
         prefix: Arc<str>,
         origin: Uuid,
         commands: Commands,
+        watch: Watch,
         metrics: Metrics,
     ) -> (Arc<Self>, impl Future<Output = ()> + Send + 'static) {
         let channel: Arc<str> = format!("{{{prefix}:news}}").into();
         let (outgoing, sender) = outgoing::queue(origin, channel.clone(), commands, metrics.clone());
         let local = broadcast::Sender::new(NEWS_KEPT);
-        (Arc::new(Self { local, outgoing, origin, channel, metrics }), sender.run())
+        (Arc::new(Self { local, outgoing, origin, channel, watch, metrics }), sender.run())
     }
 
     pub fn echo_channel(&self) -> String {
@@ -60,7 +62,7 @@ impl RedisBus {
     }
 
     /// Hears the other nodes for as long as it is polled.
-    pub async fn listen(self: Arc<Self>, client: Client, timeout: Duration, watch: Watch) {
+    pub async fn listen(self: Arc<Self>, client: Client, timeout: Duration) {
         let (mut connects, mut messages) = (client.reconnect_rx(), client.message_rx());
         let echo = self.echo_channel();
         let client = client.with_options(&options(timeout));
@@ -72,7 +74,7 @@ impl RedisBus {
                     Err(RecvError::Closed) => return,
                 },
                 message = messages.recv() => match message {
-                    Ok(message) if *message.channel == *echo => watch.heard(&bytes_of(message)),
+                    Ok(message) if *message.channel == *echo => self.watch.heard(&bytes_of(message)),
                     Ok(message) => self.hear(&bytes_of(message)),
                     Err(RecvError::Lagged(_)) => self.missed(),
                     Err(RecvError::Closed) => return,
@@ -82,7 +84,7 @@ impl RedisBus {
             if !is_subscribed && client.subscribe(vec![self.channel.to_string(), echo.clone()]).await.is_ok() {
                 is_subscribed = true;
                 self.missed();
-                watch.subscribed();
+                self.watch.subscribed();
             }
         }
     }
@@ -125,6 +127,10 @@ impl Bus for RedisBus {
     fn publish(&self, news: News) {
         self.tell(Some(news.clone()));
         self.outgoing.put(news);
+    }
+
+    fn reach(&self) -> Option<Reach> {
+        Some(self.watch.now())
     }
 
     fn subscribe(&self) -> Box<dyn Subscription> {

@@ -9,6 +9,8 @@ use fred::interfaces::ClientLike;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
+use crate::ports::bus::Reach;
+
 use super::commands::Commands;
 use super::metrics::Metrics;
 
@@ -16,22 +18,9 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// So many messages in a row did not come back although Redis took them: the listening connection is dead without a word, and made anew.
 const DEAF_AFTER: u32 = 3;
 
-/// How Redis is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Health {
-    /// It takes commands, and news arrive.
-    pub is_up: bool,
-    /// From a command to its answer, the last time there was one.
-    pub latency: Option<Duration>,
-    /// It takes commands.
-    pub answers: bool,
-    /// News arrive.
-    pub hears: bool,
-}
-
 #[derive(Clone)]
 pub(super) struct Watch {
-    health: Arc<watch::Sender<Health>>,
+    reach: Arc<watch::Sender<Reach>>,
     /// Number of the last message to ourselves that came back.
     heard: Arc<watch::Sender<u64>>,
     /// Something changed: ask now.
@@ -42,15 +31,15 @@ pub(super) struct Watch {
 impl Watch {
     pub fn new(metrics: Metrics) -> Self {
         Self {
-            health: Arc::new(watch::Sender::new(Health::default())),
+            reach: Arc::new(watch::Sender::new(Reach::default())),
             heard: Arc::new(watch::Sender::new(0)),
             changed: Arc::default(),
             metrics,
         }
     }
 
-    pub fn now(&self) -> Health {
-        *self.health.borrow()
+    pub fn now(&self) -> Reach {
+        *self.reach.borrow()
     }
 
     /// News arrive from now on, as far as can be told.
@@ -96,7 +85,7 @@ impl Watch {
     fn note(&self, latency: Option<Duration>, hears: bool) {
         let before = self.now();
         let answers = latency.is_some();
-        let now = Health { is_up: answers && hears, latency: latency.or(before.latency), answers, hears };
+        let now = Reach { is_up: answers && hears, latency: latency.or(before.latency) };
         self.metrics.up.set(i64::from(now.is_up));
         if before.is_up != now.is_up {
             match now.is_up {
@@ -104,6 +93,6 @@ impl Watch {
                 false => tracing::warn!(answers, hears, "Redis is down: going on without it"),
             }
         }
-        self.health.send_replace(now);
+        self.reach.send_replace(now);
     }
 }

@@ -42,6 +42,27 @@ impl Rules {
                 "or fleet.secret_file must be set for a node of a fleet: what all its nodes know and nobody else does",
             );
         }
+        let is_member = shared && config.role == Role::Both;
+        self.require(
+            "fleet.listen",
+            fleet.listen.is_empty() || is_member,
+            "is for role = \"both\" with backend = \"aws\": a worker listens at `listen`, and nobody calls other nodes",
+        );
+        self.require(
+            "fleet.listen",
+            fleet.listen.is_empty() || fleet.listen.parse::<std::net::SocketAddr>().is_ok(),
+            "must be an address and a port",
+        );
+        self.require(
+            "fleet.listen",
+            fleet.listen.is_empty() || !redis.url.is_empty(),
+            "needs redis.url: controllers hear of a worker through it",
+        );
+        self.require(
+            "fleet.secret",
+            fleet.listen.is_empty() || !fleet.secret.is_empty() || !fleet.secret_file.is_empty(),
+            "or fleet.secret_file must be set with fleet.listen: whoever calls must prove that it may",
+        );
         self.require(
             "aws.table_prefix",
             !aws.table_prefix.is_empty()

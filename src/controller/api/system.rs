@@ -49,6 +49,12 @@ pub async fn ready(State(controller): Shared) -> Answer {
         degraded |= !probed.0;
         dependencies["roster"] = probed.1;
     }
+    if let Some(reach) = controller.bus.reach() {
+        degraded |= !reach.is_up;
+        let status = if reach.is_up { "up" } else { "down" };
+        let latency_ms = reach.latency.unwrap_or_default().as_secs_f64() * 1000.0;
+        dependencies["news"] = json!({ "status": status, "latencyMs": latency_ms });
+    }
     let status = match (all, draining) {
         (true, _) if degraded => "degraded",
         (true, _) => "ready",

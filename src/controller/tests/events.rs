@@ -1,6 +1,7 @@
 //! Event streams: live, resumed, of finished and of queued invocations.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -93,6 +94,38 @@ async fn an_accepted_call_is_followed_through_the_worker_and_the_bus() {
     rig.bus.publish(News::Finished(id.parse().unwrap()));
     let text = tokio::time::timeout(Duration::from_millis(500), following).await.expect("news wake it").unwrap();
     assert_eq!(events(&text), ["1 queued".into(), "2 started".into(), "3 log".into(), result()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_at_another_worker_is_heard_from_there() {
+    let rig = Arc::new(Rig::new().await);
+    rig.echo().await;
+    let reply = rig.ask(Method::POST, "/run").key(&rig.ann).header("x-async", "1").send(run_body("1")).await;
+    let id: InvocationId = reply.json()["jobId"].as_str().unwrap().parse().unwrap();
+    rig.runner.afar.store(true, Ordering::Relaxed);
+    rig.world.start(id, 1, WorkerId(uuid::Uuid::nil()), Timestamp(1)).await.unwrap();
+    // The first time nobody answers there; it is asked again.
+    let text = read_until(follow(&rig, &id.to_string(), "0").await, "from afar").await;
+    assert_eq!(events(&text), ["1 queued", "2 started", "3 log"]);
+    let others = [0, 3].map(|last: u32| {
+        let rig = rig.clone();
+        tokio::spawn(async move { read_until(follow(&rig, &id.to_string(), &last.to_string()).await, "").await })
+    });
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    // News of the end are faster than the last line.
+    finish(&rig, id).await;
+    rig.bus.publish(News::Finished(id));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    rig.runner.go_on.notify_one();
+    let [all, rest] = futures_util::future::join_all(others).await.try_into().unwrap();
+    assert_eq!(
+        events(&all.unwrap()),
+        ["1 queued".into(), "2 started".into(), "3 log".into(), "4 log".into(), result()]
+    );
+    let rest = rest.unwrap();
+    assert_eq!(events(&rest), ["4 log".to_owned(), result()]);
+    assert!(rest.contains("last words"));
+    assert_eq!(rig.runner.executed.load(Ordering::Relaxed), 2, "one stream for all who follow");
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::domain::audit::{Entry, Recorded};
 use crate::domain::function::{Function, Version};
 use crate::domain::ids::*;
-use crate::domain::invocation::StoredRecord;
+use crate::domain::invocation::{Mode, StoredRecord};
 use crate::domain::job::{Backlog, DeadLetter, Job, Lease, LeaseToken};
 use crate::domain::key::Key;
 use crate::domain::page::Page;
@@ -176,6 +176,14 @@ impl InvocationStore for World {
         };
         let items = records.values().rev().filter(wanted).take(query.limit).cloned().collect();
         Ok(Page { items, next_cursor: None })
+    }
+
+    async fn waited_for(&self, until: Timestamp, max: usize) -> Result<Vec<Arc<StoredRecord>>, StoreError> {
+        let records = self.records.lock().unwrap();
+        let open = records.values().filter(|stored| {
+            stored.mode == Mode::Sync && !stored.record.status.is_final() && stored.record.created_at <= until
+        });
+        Ok(open.take(max).cloned().collect())
     }
 }
 

@@ -1,13 +1,13 @@
 //! Bus, clock, executor and packages in memory, and a controller on top of them all.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, oneshot};
 use uuid::Uuid;
 
 use super::fakes::World;
@@ -16,24 +16,28 @@ use crate::controller::auth::new_key;
 use crate::controller::packages::{Inspected, PackageError, Packages};
 use crate::controller::{Controller, ControllerPorts};
 use crate::domain::function::Runtime;
-use crate::domain::ids::{InvocationId, Owner, VersionKey, WorkerId};
+use crate::domain::ids::{Digest, InvocationId, Owner, VersionKey, WorkerId};
 use crate::domain::invocation::Invocation;
 use crate::domain::key::Scope;
 use crate::domain::limits::Limits;
-use crate::domain::outcome::{ErrorType, Failure, Outcome, Status};
+use crate::domain::outcome::{ErrorType, Failure, Lost, Outcome, OutputFile, Status};
 use crate::domain::policy::advice::Advice;
 use crate::domain::time::Timestamp;
-use crate::ports::bus::{Bus, News, Subscription};
+use crate::ports::bus::{Bus, News, Reach, Subscription};
 use crate::ports::clock::Clock;
 use crate::ports::executor::*;
 use crate::ports::keys::KeyStore;
 use crate::ports::sandbox::{LogSink, Stream};
 
-pub struct Radio(broadcast::Sender<News>);
+pub struct Radio(broadcast::Sender<News>, pub Mutex<Option<Reach>>);
 
 impl Bus for Radio {
     fn publish(&self, news: News) {
         let _ = self.0.send(news);
+    }
+
+    fn reach(&self) -> Option<Reach> {
+        *self.1.lock().unwrap()
     }
 
     fn subscribe(&self) -> Box<dyn Subscription> {
@@ -78,6 +82,15 @@ pub struct Runner {
     pub advice: Mutex<Option<Arc<Advice>>>,
     pub resizes: Mutex<Vec<(VersionKey, u32)>>,
     pub orders: Mutex<Vec<Order>>,
+    /// There is another worker.
+    pub afar: AtomicBool,
+    /// What becomes of the outputs of calls whose input is `"file"`: they are on their way until this says so.
+    pub storing: Mutex<Option<oneshot::Receiver<Option<Vec<Lost>>>>>,
+}
+
+/// What a call whose input is `"file"` leaves.
+pub fn output_file() -> OutputFile {
+    OutputFile { name: "a.txt".into(), size_bytes: 3, sha256: Digest([7; 32]) }
 }
 
 pub fn outcome(status: Status, result: &str) -> Outcome {
@@ -112,8 +125,25 @@ impl Executor for Runner {
             }
             b"\"break\"" => Err(ExecuteError::Platform("the sandbox fell over".into())),
             b"\"panic\"" => panic!("a bug"),
+            b"\"file\"" => Ok(Outcome { output_files: vec![output_file()], ..outcome(Status::Success, "1") }),
             payload => Ok(outcome(Status::Success, std::str::from_utf8(payload).unwrap())),
         }
+    }
+
+    fn storing(&self, _id: InvocationId) -> Option<Storing> {
+        let storing = self.storing.lock().unwrap().take()?;
+        Some(Box::pin(async move { storing.await.unwrap_or(None) }))
+    }
+
+    /// As from a worker that is asked twice, and says two lines, the second of them when told.
+    async fn follow(&self, _id: InvocationId, _worker: WorkerId, log: Arc<dyn LogSink>) -> bool {
+        if !self.afar.load(Ordering::Relaxed) || self.executed.fetch_add(1, Ordering::Relaxed) == 0 {
+            return false;
+        }
+        log.line(Stream::Stdout, "from afar");
+        self.go_on.notified().await;
+        log.line(Stream::Stderr, "last words");
+        true
     }
 
     fn cancel(&self, id: InvocationId) -> bool {
@@ -129,7 +159,7 @@ impl Executor for Runner {
         self.advice.lock().unwrap().clone()
     }
 
-    fn resizes(&self) -> Vec<(VersionKey, u32)> {
+    async fn resizes(&self) -> Vec<(VersionKey, u32)> {
         self.resizes.lock().unwrap().clone()
     }
 
@@ -217,7 +247,7 @@ impl Rig {
     pub async fn with(config: Config) -> Self {
         let world = Arc::new(World::default());
         let runner = Arc::new(Runner::default());
-        let bus = Arc::new(Radio(broadcast::channel(64).0));
+        let bus = Arc::new(Radio(broadcast::channel(64).0, Mutex::default()));
         let ports = ControllerPorts {
             registry: world.clone(),
             invocations: world.clone(),

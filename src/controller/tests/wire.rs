@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use http::Method;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -12,6 +14,23 @@ use super::client::run_body;
 use super::rig::Rig;
 use crate::config::Config;
 use crate::controller::serve;
+use crate::ports::bus::Reach;
+
+#[tokio::test]
+async fn a_node_that_hears_no_news_says_so_and_goes_on() {
+    let rig = Rig::new().await;
+    let ready = async |reach: Option<Reach>| {
+        *rig.bus.1.lock().unwrap() = reach;
+        let told = rig.ask(Method::GET, "/ready").send("").await.ok();
+        (told["status"].as_str().unwrap().to_owned(), told["dependencies"]["news"].clone())
+    };
+    assert_eq!(ready(None).await, ("ready".to_owned(), Value::Null), "one that is alone hears itself");
+    let latency = Some(Duration::from_millis(2));
+    let up = ready(Some(Reach { is_up: true, latency })).await;
+    assert_eq!(up, ("ready".to_owned(), json!({ "status": "up", "latencyMs": 2.0 })));
+    let down = ready(Some(Reach { is_up: false, latency: None })).await;
+    assert_eq!(down, ("degraded".to_owned(), json!({ "status": "down", "latencyMs": 0.0 })));
+}
 
 struct Served {
     rig: Rig,

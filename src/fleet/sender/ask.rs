@@ -15,7 +15,7 @@ use crate::ports::sandbox::{LogSink, Stream};
 use super::super::answer::{Answer, Broken};
 use super::super::connection::Failed;
 use super::super::link::Link;
-use super::super::wire::{self, CallHead, Claim, Done, IdHead, Malformed, Refusal};
+use super::super::wire::{self, After, CallHead, Claim, Done, IdHead, Malformed, Refusal};
 use super::Fleet;
 use super::trip::{Stop, Trip};
 
@@ -152,7 +152,7 @@ impl Fleet {
                     (Some(_), None) => {}
                     (None, _) => return lie(Malformed("it sent a line that is none")),
                 },
-                wire::OUTCOME => return self.ended(bytes, stop, invocation, trip),
+                wire::OUTCOME => return self.ended(bytes, answer, stop, invocation, trip),
                 wire::REFUSED => {
                     return match wire::read_refusal(&bytes) {
                         Ok(refusal) => Reply::Refused(refusal),
@@ -164,12 +164,15 @@ impl Fleet {
         }
     }
 
-    fn ended(&self, bytes: Bytes, stop: &Stop, invocation: &Invocation, trip: &Trip) -> Reply {
+    fn ended(&self, bytes: Bytes, answer: Answer, stop: &Stop, invocation: &Invocation, trip: &Trip) -> Reply {
         let most = self.config.limits.result_bytes;
         match wire::read_outcome(bytes, invocation.id, trip.attempt, stop.link.worker, most) {
-            Ok((outcome, kept)) => {
+            Ok((outcome, After { kept, storing })) => {
                 if kept {
                     self.held.keep(invocation.version.key(), stop.link.worker, self.now());
+                }
+                if storing {
+                    self.being_stored().insert(invocation.id, answer);
                 }
                 Reply::Ended(Box::new(outcome))
             }
@@ -217,7 +220,7 @@ fn lie(why: Malformed) -> Reply {
     Reply::Lost(Failed::Refused(format!("the worker's answer is none: {why}")))
 }
 
-fn line(bytes: &[u8]) -> Option<(Stream, &str)> {
+pub(super) fn line(bytes: &[u8]) -> Option<(Stream, &str)> {
     let (stream, text) = bytes.split_first()?;
     let stream = match stream {
         0 => Stream::Stdout,

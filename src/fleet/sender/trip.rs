@@ -175,9 +175,9 @@ impl Fleet {
         Some(Stop { link: links.pop()?, claim: Claim::None, stolen: false })
     }
 
-    /// A claim of a worker that is not known yet is good in a moment.
+    /// A claim of a worker that is not known yet is good in a moment. One of this process's own has been tried before any.
     pub(super) fn keep_unknown(&self, version: VersionKey, worker: WorkerId) {
-        if self.links.get(worker).is_none() {
+        if self.links.get(worker).is_none() && !self.links.is_own(worker) {
             self.held.keep(version, worker, self.now());
         }
     }

@@ -17,7 +17,7 @@ use crate::domain::function::{Runtime, Version};
 use crate::domain::ids::{InvocationId, WorkerId};
 use crate::domain::invocation::{Invocation, Mode};
 use crate::domain::outcome::Outcome;
-use crate::fleet::{self, Access, Fleet, FleetPorts, FleetTls, Secret, Server};
+use crate::fleet::{self, Access, Fleet, FleetPorts, FleetTls, Secret, Server, Together};
 use crate::ports::clock::Clock;
 use crate::ports::executor::{ExecuteError, Executor, Host};
 use crate::ports::sandbox::LogSink;
@@ -33,6 +33,7 @@ pub struct Node {
     pub id: WorkerId,
     pub worker: Arc<Worker>,
     pub address: SocketAddr,
+    pub packages: Arc<FakePackages>,
     tasks: Vec<AbortHandle>,
     serving: Option<(JoinHandle<()>, oneshot::Sender<()>)>,
     _dir: tempfile::TempDir,
@@ -95,9 +96,10 @@ impl Rig {
         let config = Arc::new(Config { data_dir: dir.path().to_owned(), ..config.clone() });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, id) = (listener.local_addr().unwrap(), WorkerId(Uuid::now_v7()));
+        let packages = Arc::new(FakePackages(AtomicUsize::new(0)));
         let ports = WorkerPorts {
             sandboxes: Arc::new(FakeDriver::default()),
-            packages: Arc::new(FakePackages(AtomicUsize::new(0))),
+            packages: packages.clone(),
             queue: self.world.clone(),
             invocations: self.world.clone(),
             registry: self.world.clone(),
@@ -116,6 +118,7 @@ impl Rig {
         let worker = Worker::new(ports, config.clone(), identity, Arc::new(Metrics::new(&metrics))).unwrap();
         worker.start();
         let server = self.server(worker.clone(), id, &config, metrics);
+        worker.listen(server.listeners());
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(fleet::serve(listener, server.clone(), FleetTls::open(&config).unwrap(), async {
             let _ = stopped.await;
@@ -123,7 +126,7 @@ impl Rig {
         let beating = tokio::spawn(fleet::beat(worker.clone(), self.local.roster.clone(), Duration::from_millis(200)));
         let offering = tokio::spawn(fleet::offer(server, self.local.claims.clone()));
         let tasks = [serving.abort_handle(), beating.abort_handle(), offering.abort_handle()].into();
-        Node { id, worker, address, tasks, serving: Some((serving, stop)), _dir: dir }
+        Node { id, worker, address, packages, tasks, serving: Some((serving, stop)), _dir: dir }
     }
 
     pub fn server(
@@ -158,6 +161,21 @@ impl Rig {
     }
 
     pub async fn fleet_of(&self, config: &Config, workers: usize) -> (Arc<Fleet>, Arc<fleet::Metrics>) {
+        self.fleet_beside(config, None, workers).await
+    }
+
+    /// What a node that is both runs its calls by, once it knows of so many others.
+    pub async fn together(&self, own: &Node, others: usize) -> Arc<Together> {
+        let (fleet, _) = self.fleet_beside(&self.config, Some(own.id), others).await;
+        Together::new(own.worker.clone(), fleet)
+    }
+
+    async fn fleet_beside(
+        &self,
+        config: &Config,
+        own: Option<WorkerId>,
+        workers: usize,
+    ) -> (Arc<Fleet>, Arc<fleet::Metrics>) {
         let metrics = Arc::new(fleet::Metrics::new(&prometheus::Registry::new()));
         let ports = FleetPorts {
             claims: Some(self.local.claims.clone()),
@@ -166,7 +184,7 @@ impl Rig {
             metrics: metrics.clone(),
             secret: Secret::open(&config.fleet).unwrap(),
             tls: FleetTls::open(config).unwrap(),
-            own: None,
+            own,
         };
         let fleet = Fleet::new(ports, Arc::new(config.clone()));
         until("the workers are known", || fleet.others().len() == workers).await;

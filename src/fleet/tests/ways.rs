@@ -1,12 +1,14 @@
 //! The ways that a call takes: by claim, by placement, from one worker to the next.
 
 use std::io::{Read, Write};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::rig::*;
+use crate::domain::function::Version;
 use crate::domain::ids::WorkerId;
 use crate::domain::outcome::{ErrorType, Outcome, StartType, Status};
 use crate::ports::executor::{ExecuteError, Executor, Order, OrderError, WorkerState, WorkerView};
@@ -347,6 +349,119 @@ async fn lines_are_told_as_they_are_printed_where_somebody_listens() {
         assert_eq!(outcome.stdout.text, "printed", "in the record in any case");
         assert_eq!(*log.0.lock().unwrap(), lines);
     }
+}
+
+#[tokio::test]
+async fn a_controller_is_answered_before_outputs_are_stored_and_told_when_they_are() {
+    let rig = Rig::new();
+    let (mut node, f) = (rig.node().await, rig.function("f"));
+    let (fleet, _) = rig.fleet(1).await;
+    rig.world.far.store(true, Ordering::SeqCst);
+    let call = async |program: &str| {
+        let call = invocation(&f, program);
+        let outcome = fleet.execute(call.clone(), ACQUIRE, None).await.unwrap();
+        (outcome, fleet.storing(call.id))
+    };
+    assert!(call("echo").await.1.is_none());
+    let way = rig.world.way.lock().await;
+    let (outcome, storing) = call("file").await;
+    assert_eq!(outcome.output_files[0].name, "a.txt");
+    let mut storing = storing.expect("it is on its way");
+    assert!(tokio::time::timeout(Duration::from_millis(100), &mut storing).await.is_err());
+    drop(way);
+    assert_eq!(storing.await, Some(vec![]));
+    rig.world.arrive.store(0, Ordering::SeqCst);
+    let (outcome, storing) = call("file").await;
+    let lost = storing.unwrap().await.unwrap();
+    assert_eq!(lost[0].sha256, outcome.output_files[0].sha256);
+    // A worker that dies meanwhile leaves it open.
+    let _way = rig.world.way.lock().await;
+    let (_, storing) = call("file").await;
+    node.kill();
+    drop(node);
+    assert_eq!(tokio::time::timeout(SOON, storing.unwrap()).await, Ok(None));
+}
+
+#[tokio::test]
+async fn a_new_version_is_prepared_at_the_workers_that_it_will_be_called_at() {
+    let rig = Rig::new();
+    let f = rig.function("f");
+    let nodes = [rig.node().await, rig.node().await, rig.node().await];
+    let (fleet, _) = rig.fleet(3).await;
+    let unpacked = || nodes.iter().map(|node| node.packages.0.load(Ordering::SeqCst)).sum::<usize>();
+    fleet.prepare(&f);
+    until("two have its code", || unpacked() == 2).await;
+    let first = run(&fleet, &f, "echo").await.unwrap();
+    assert_eq!((first.status, unpacked()), (Status::Success, 2), "called where it was prepared");
+    let gone = Version { number: 9, ..(*f).clone() };
+    fleet.prepare(&gone);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(unpacked(), 2);
+}
+
+#[tokio::test]
+async fn what_workers_say_of_memory_is_gathered() {
+    let rig = Rig::new();
+    let nodes = [rig.node().await, rig.node().await];
+    let (fleet, _) = rig.fleet(2).await;
+    assert_eq!(fleet.resizes().await, []);
+    let f = Arc::new(Version { auto_memory: true, ..(*rig.function("f")).clone() });
+    for node in &nodes {
+        while node.worker.resizes().await.is_empty() {
+            assert_eq!(
+                node.worker.execute(invocation(&f, "echo"), ACQUIRE, None).await.unwrap().status,
+                Status::Success
+            );
+        }
+    }
+    let said = nodes[0].worker.resizes().await;
+    assert_eq!((said.len(), said[0].0), (1, f.key()));
+    assert_eq!(fleet.resizes().await, said, "one answer for each version");
+}
+
+#[tokio::test]
+async fn a_job_is_followed_from_another_process() {
+    let rig = Rig::new();
+    let (node, f) = (rig.node().await, rig.function("f"));
+    let (fleet, _) = rig.fleet(1).await;
+    let heard = async |id, worker| {
+        let log = Arc::new(Lines(Mutex::default(), true));
+        let came = fleet.follow(id, worker, log.clone()).await;
+        (came, std::mem::take(&mut *log.0.lock().unwrap()))
+    };
+    let id = rig.world.enqueue(&f, "sleep 1000");
+    until("it runs", || node.worker.view().unwrap().active == 1).await;
+    assert!(!heard(id, WorkerId(Uuid::nil())).await.0, "nobody knows that worker");
+    // Two who follow it; both come after its line.
+    let followed = async { tokio::join!(heard(id, node.id), heard(id, node.id)) };
+    let (one, two) = tokio::time::timeout(SOON, followed).await.expect("it ends with the job");
+    assert_eq!(one, (true, vec![(Stream::Stdout, "printed".to_owned())]));
+    assert_eq!(two, one);
+    until("it has ended", || rig.world.record(id).status.is_final()).await;
+    assert_eq!(heard(id, node.id).await, (false, vec![]), "it does not run there any more");
+    assert_eq!(rig.world.record(id).status, Status::Success, "who follows takes nothing back");
+}
+
+#[tokio::test]
+async fn a_worker_that_drains_for_long_is_heard_of_all_the_while() {
+    let rig = Rig::new();
+    let (node, f) = (rig.node().await, rig.function("f"));
+    let (fleet, _) = rig.fleet(1).await;
+    let long = tokio::spawn(async move { run(&fleet, &f, "sleep 2000").await.unwrap() });
+    until("it runs", || node.worker.view().unwrap().active == 1).await;
+    let worker = node.worker.clone();
+    let drain = tokio::spawn(async move { worker.drain(SOON).await });
+    let mut heard = std::collections::BTreeSet::new();
+    while !drain.is_finished() {
+        let view = rig.local.roster.workers().await.unwrap().remove(0);
+        if view.state == WorkerState::Draining {
+            heard.insert(view.last_seen.as_millis());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(heard.len() >= 4, "{heard:?}");
+    assert!(drain.await.unwrap());
+    assert_eq!(long.await.unwrap().status, Status::Success);
 }
 
 /// Measured, not promised: `cargo test --release --lib fleet::tests::ways::warm_calls_over_loopback -- --ignored --nocapture`.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
@@ -43,6 +44,12 @@ pub struct World {
     pub robbed: AtomicBool,
     pub finished: Mutex<Vec<InvocationId>>,
     pub lessons: Mutex<Vec<Lesson>>,
+    /// The artifact store is far.
+    pub far: AtomicBool,
+    /// Artifacts are stored while this is free.
+    pub way: tokio::sync::Mutex<()>,
+    /// Artifacts that still arrive; then no more.
+    pub arrive: AtomicUsize,
     news: broadcast::Sender<News>,
 }
 
@@ -61,6 +68,9 @@ impl World {
             robbed: AtomicBool::new(false),
             finished: Mutex::default(),
             lessons: Mutex::default(),
+            far: AtomicBool::new(false),
+            way: tokio::sync::Mutex::default(),
+            arrive: AtomicUsize::new(usize::MAX),
             news: broadcast::Sender::new(16),
         })
     }
@@ -188,7 +198,8 @@ impl JobQueue for World {
     async fn give_back(&self, token: &LeaseToken, delay: Duration, counted: bool) -> Result<(), QueueError> {
         let (job, attempt) = self.take(token)?;
         self.given_back.lock().unwrap().push((delay, counted));
-        self.jobs.lock().unwrap().push_back((job, attempt, Instant::now() + delay));
+        let attempts = attempt - u32::from(!counted);
+        self.jobs.lock().unwrap().push_back((job, attempts, Instant::now() + delay));
         Ok(())
     }
 
@@ -245,9 +256,17 @@ impl InvocationStore for World {
 #[async_trait]
 impl ArtifactStore for World {
     async fn put(&self, bytes: Bytes) -> Result<Digest, StoreError> {
-        let digest = Digest([bytes.len() as u8; 32]);
+        let _way = self.way.lock().await;
+        if self.arrive.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err() {
+            return Err(StoreError::Unavailable("full".to_owned()));
+        }
+        let digest = Digest(Sha256::digest(&bytes).into());
         self.artifacts.lock().unwrap().insert(digest, bytes);
         Ok(digest)
+    }
+
+    fn is_far(&self) -> bool {
+        self.far.load(Ordering::SeqCst)
     }
 
     async fn get(&self, digest: Digest) -> Result<Bytes, ArtifactError> {

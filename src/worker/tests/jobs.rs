@@ -91,6 +91,29 @@ async fn a_job_that_the_queue_put_aside_ends_dead_without_being_run() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_job_that_was_lost_as_often_as_may_be_ends_dead_without_being_run() {
+    let bench = bench();
+    let f = bench.function();
+    let ids = [bench.world.enqueue(&f, "echo"), bench.world.enqueue(&f, "echo"), bench.world.enqueue(&f, "echo")];
+    for ((_, attempts, _), begun) in bench.world.jobs.lock().unwrap().iter_mut().zip([3, 2, 3]) {
+        *attempts = begun;
+    }
+    {
+        let mut records = bench.world.records.lock().unwrap();
+        Arc::make_mut(records.get_mut(&ids[2]).unwrap()).record.status = Status::Success;
+    }
+    bench.worker.start();
+    let lost = bench.finished(ids[0]).await;
+    assert_eq!((lost.status, lost.error_type), (Status::Dead, Some(ErrorType::PlatformError)));
+    assert_eq!(bench.finished(ids[1]).await.status, Status::Success, "the last attempt that may be");
+    sleep(Duration::from_millis(10)).await;
+    let buried: Vec<_> = bench.world.buried.lock().unwrap().iter().map(|(id, _)| *id).collect();
+    assert_eq!(buried, [ids[0]], "one that ended is no dead one");
+    assert!(bench.world.leased.lock().unwrap().is_empty());
+    assert_eq!(bench.driver.started.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_final_record_is_not_run_again() {
     let bench = bench();
     let f = bench.function();

@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::types::{Put, ReturnValuesOnConditionCheckFailure, Transact
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::ids::{InvocationId, WorkerId};
-use crate::domain::invocation::StoredRecord;
+use crate::domain::invocation::{Mode, StoredRecord};
 use crate::domain::page::Page;
 use crate::domain::time::Timestamp;
 use crate::ports::StoreError;
@@ -18,7 +18,7 @@ use super::behind::{Behind, Sink};
 use super::database::{Changed, Database, Expression, key_of};
 use super::item::{Attributes, Item, binary, item, number, text, ttl};
 use super::listing;
-use super::records::{CREATE, FINISH, MAY_START, Records, START, fence, id_of, new_write};
+use super::records::{CREATE, FINISH, MAY_START, Records, START, fence, id_of, new_write, waited_for};
 use super::tables::{IDEMPOTENCY, INVOCATIONS, Table};
 
 /// How often an idempotency key is looked at anew because somebody else took it meanwhile.
@@ -45,12 +45,15 @@ impl Invocations {
 #[async_trait]
 impl InvocationStore for Invocations {
     async fn create(&self, record: StoredRecord, idempotency: Option<Idempotency>) -> Result<Created, StoreError> {
-        let write = self.rows.records.write(&record, new_write()).await?;
+        let mut write = self.rows.records.write(&record, new_write()).await?;
         let Some(used) = idempotency else {
             // One of the same id stands.
             self.rows.database.put(&INVOCATIONS, write, Some(Expression::new(CREATE, []))).await?;
             return Ok(Created::New);
         };
+        if record.mode == Mode::Sync {
+            write.extend([waited_for(record.record.request_id)]);
+        }
         self.rows.create_once(&record, write, &used).await
     }
 
@@ -89,6 +92,10 @@ impl InvocationStore for Invocations {
 
     async fn list(&self, query: &RecordQuery) -> Result<Page<Arc<StoredRecord>>, StoreError> {
         listing::list(&self.rows, query).await
+    }
+
+    async fn waited_for(&self, until: Timestamp, max: usize) -> Result<Vec<Arc<StoredRecord>>, StoreError> {
+        listing::waited_for(&self.rows, until, max).await
     }
 }
 

@@ -16,7 +16,7 @@ use crate::ports::invocations::RecordQuery;
 use super::database::{by_text, key_of};
 use super::invocations::Rows;
 use super::item::Item;
-use super::records::{Row, state};
+use super::records::{Row, WAITED_FOR, state};
 use super::tables::{BY_FAILURE, BY_FUNCTION, BY_OWNER, BY_STATE, BY_TIME, INVOCATIONS, Index};
 use super::walk::{self, Walk, partitions, partitions_of_all};
 
@@ -97,6 +97,31 @@ pub(super) async fn list(rows: &Rows, query: &RecordQuery) -> Result<Page<Arc<St
     // Enough was looked at: the next page goes on from here.
     next_cursor = next_cursor.or(last);
     Ok(Page { items: whole(rows, found, now).await?, next_cursor })
+}
+
+/// Open records of synchronous calls with a key, everybody's.
+pub(super) async fn waited_for(
+    rows: &Rows,
+    until: Timestamp,
+    max: usize,
+) -> Result<Vec<Arc<StoredRecord>>, StoreError> {
+    let now = rows.clock.now();
+    let between = (Some(rows.records.oldest(now)), Some(until));
+    let index = (&INVOCATIONS, &BY_FAILURE);
+    let mut walk = Walk::new(&rows.database, index, partitions(WAITED_FOR), between, None, max.clamp(1, STEP_MAX));
+    let mut found = Vec::new();
+    while found.len() < max {
+        let places = walk.take((max - found.len()).min(STEP_MAX)).await?;
+        if places.is_empty() {
+            break;
+        }
+        let keys = places.iter().map(|place| key_of(&INVOCATIONS, &*place.id)).collect();
+        for item in rows.database.get_all(&INVOCATIONS, keys).await? {
+            // The index lags behind: some have ended.
+            found.extend(rows.records.read(item, now)?.filter(|row| !row.status.is_final()));
+        }
+    }
+    whole(rows, found, now).await
 }
 
 /// The records themselves, without results that are over. One that can't be read does not hide the others.

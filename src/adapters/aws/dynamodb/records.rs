@@ -28,6 +28,15 @@ const IN_ITEM_BYTES_MAX: usize = 32 << 10;
 /// What stands for every record that is not final, in the index by state.
 pub(super) const OPEN: &str = "OPEN";
 
+/// Where open records of synchronous calls with a key are, in the index by failure: a few, so that whoever ends what nobody runs any more
+/// needs no index of its own. No function is called so.
+pub(super) const WAITED_FOR: &str = "waited-for";
+
+/// What lets a record be found there, until another is written over it.
+pub(super) fn waited_for(id: InvocationId) -> (String, AttributeValue) {
+    ("of_failure".to_owned(), text(partition(WAITED_FOR, id.0)))
+}
+
 /// What the partition of a record in the index by state is named after; `None`: it is not there.
 pub(super) fn state(status: Status) -> Option<&'static str> {
     match status {
