@@ -47,13 +47,13 @@ impl Controller {
         Ok(ended)
     }
 
-    /// Twice as long has passed as its caller would have waited.
+    /// Three times as long has passed as its caller would have waited: after twice that, a repeat may have taken it over.
     async fn is_overdue(&self, stored: &StoredRecord, now: Timestamp) -> Result<bool, StoreError> {
         let record = &stored.record;
         let key = VersionKey { function: record.function_id, number: record.version };
         let version = self.functions.registry().version(key).await?;
         let timeout_ms = version.map_or(self.config.limits.timeout_ms_max, |version| version.timeout_ms);
         let wait = Duration::from_millis(timeout_ms.saturating_add(self.config.http.sync_wait_extra_ms));
-        Ok(now.since(record.started_at.unwrap_or(record.created_at)) > 2 * wait)
+        Ok(now.since(record.started_at.unwrap_or(record.created_at)) > 3 * wait)
     }
 }

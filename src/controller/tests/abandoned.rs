@@ -13,9 +13,9 @@ use crate::domain::invocation::StoredRecord;
 use crate::domain::outcome::{ErrorType, Status};
 use crate::ports::invocations::InvocationStore;
 
-/// Twice what a caller waits by default: the function's time, and what a wait has beyond it.
+/// Three times what a caller waits by default: the function's time, and what a wait has beyond it.
 fn overdue(config: &Config) -> Duration {
-    2 * Duration::from_millis(config.limits.timeout_ms_default + config.http.sync_wait_extra_ms)
+    3 * Duration::from_millis(config.limits.timeout_ms_default + config.http.sync_wait_extra_ms)
 }
 
 /// Open as another controller left it.
