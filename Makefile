@@ -1,7 +1,7 @@
 # Everything that is done with this repository, by name. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run cluster cluster-test test deploy-check deploy-test package package-test lint audit bench bench-pages simulate doctor fuzz
+.PHONY: help run cluster cluster-test test deploy-check deploy-test package package-test vm-test lint audit bench bench-pages simulate doctor fuzz
 
 RUN_ARGS ?=
 # Of `make simulate` and `make bench`.
@@ -42,6 +42,10 @@ package: ## Build the release and its Debian package, in target/
 
 package-test: ## Install the package into a root made for that, and look (needs root and a network)
 	@scripts/deploy-package.sh
+
+vm-test: ## Boot the release in a machine with systemd and pure cgroup v2, emulated in software; an hour at most (docs/vm.md)
+	cargo build --release --locked
+	@scripts/vm-test.sh
 
 fuzz: ## Fuzz every target for FUZZ_S seconds each (600)
 	scripts/fuzz.sh all $(FUZZ_S)

@@ -12,6 +12,11 @@ if ! command -v systemctl >/dev/null; then
     echo "no systemd here: start $executable by this system's own means; docs/operations.md says what it needs" >&2
     exit 1
 fi
+# Before it takes the place of one that does.
+if ! said="$("$executable" --version 2>&1)"; then
+    echo "$executable does not run here${said:+: $said}" >&2
+    exit 1
+fi
 "$(dirname "$0")/tree.sh" / "$executable"
 systemd-sysusers faasd.conf
 systemd-tmpfiles --create faasd.conf

@@ -181,7 +181,7 @@ else
 fi
 
 scripts_are_sound() {
-    shellcheck -x -S warning scripts/deploy-*.sh packer/build.sh packer/scripts/*.sh packer/files/faasd-boot packaging/*.sh packaging/debian/*
+    shellcheck -x -S warning scripts/deploy-*.sh scripts/vm-*.sh packer/build.sh packer/scripts/*.sh packer/files/faasd-boot packaging/*.sh packaging/debian/*
 }
 if command -v shellcheck >/dev/null; then
     check "scripts: shellcheck" scripts_are_sound

@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2034
 # Sourced by the checks of what deploys faasd: counts results, and finds Terraform with its provider where the machine has them.
 
-# Each check ends in one line. What can't be run here is `ignored`, with its reason, and never `ok`.
-CHECKS_OK=0 CHECKS_FAILED=0 CHECKS_IGNORED=0
+# Each check ends in one line, which begins with what is checked. What can't be run here is `ignored`, with its reason, and never `ok`.
+CHECKS_OF="${CHECKS_OF:-deploy}" CHECKS_OK=0 CHECKS_FAILED=0 CHECKS_IGNORED=0
 
 # `check NAME COMMAND…`: runs it; what it said is shown if it fails.
 check() {
@@ -18,22 +18,22 @@ check() {
     set -e
     if [ "$code" -eq 0 ]; then
         CHECKS_OK=$((CHECKS_OK + 1))
-        echo "deploy $name ... ok"
+        echo "$CHECKS_OF $name ... ok"
     else
         CHECKS_FAILED=$((CHECKS_FAILED + 1))
-        echo "deploy $name ... FAILED"
+        echo "$CHECKS_OF $name ... FAILED"
         printf '%s\n' "$said" | sed 's/^/    /'
     fi
 }
 
 ignored() {
     CHECKS_IGNORED=$((CHECKS_IGNORED + 1))
-    echo "deploy $1 ... ignored, $2"
+    echo "$CHECKS_OF $1 ... ignored, $2"
 }
 
 # The sum of it, and the exit code.
 checks_end() {
-    echo "deploy result: $CHECKS_OK ok; $CHECKS_FAILED failed; $CHECKS_IGNORED ignored"
+    echo "$CHECKS_OF result: $CHECKS_OK ok; $CHECKS_FAILED failed; $CHECKS_IGNORED ignored"
     [ "$CHECKS_FAILED" -eq 0 ]
 }
 

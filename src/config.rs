@@ -209,7 +209,7 @@ impl Default for RateLimit {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sandbox {
-    /// Name of the project's own group below each cgroup hierarchy's root (v1) or below the daemon's own (v2).
+    /// Name of the project's own group below each cgroup hierarchy's root (v1) or, on v2, below the daemon's own where nobody else is in that.
     pub cgroup_prefix: String,
     /// First host uid and gid of the range that sandboxes are given theirs from.
     pub uid_first: u32,

@@ -27,8 +27,12 @@ for _ in $(seq 60); do
     sleep 0.5
 done
 curl -fsS http://127.0.0.1:8080/ready
-# With the daemon there to be asked; weak is not good enough for an image.
-faasd doctor --strict
+# With the daemon there to be asked; weak is not good enough for an image. Only compilers are there or not, as whoever builds it wants.
+faasd doctor
+faasd doctor --json | python3.11 -c '
+import json, sys
+checks = json.load(sys.stdin)["checks"]
+sys.exit(any(check["state"] != "good" and check["name"] not in ("runtime go", "runtime cpp") for check in checks))'
 faasd deploy /tmp/faasd/hello-python
 answer="$(faasd invoke hello-python '{"name": "image"}')"
 echo "$answer"

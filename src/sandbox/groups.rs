@@ -20,9 +20,13 @@ fn prepare_groups(config: &Config, instance: &str, warnings: &mut Vec<String>) -
         Err(error) => (Layout::default(), Some(format!("control groups can't be made ({error})"))),
     };
     match problem {
-        Some(problem) if config.isolation == Isolation::Strict => Err(SandboxError::Unsupported(format!(
-            "{problem}; mount the cgroup hierarchies writable, or set `isolation = \"auto\"` to start without these limits"
-        ))),
+        Some(problem) if config.isolation == Isolation::Strict => {
+            // What was made of it serves nobody.
+            layout.remove_empty();
+            Err(SandboxError::Unsupported(format!(
+                "{problem}; mount the cgroup hierarchies writable, or set `isolation = \"auto\"` to start without these limits"
+            )))
+        }
         Some(problem) => {
             warnings
                 .push(format!("{problem}: functions run without these limits; `faasd doctor` shows how to mend it"));

@@ -90,6 +90,8 @@ fn pages_link_to_files_that_exist() {
         "docs/policies.md",
         "docs/redis.md",
         "docs/threat-model.md",
+        "docs/trials.md",
+        "docs/vm.md",
     ] {
         let text = std::fs::read_to_string(root().join(page)).expect("a page");
         let folder = root().join(page).parent().map(std::path::Path::to_owned).unwrap_or_default();

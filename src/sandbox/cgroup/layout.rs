@@ -54,6 +54,11 @@ impl Controller {
     }
 }
 
+/// Where this process goes when its own group is to hand controllers down.
+const LEAF: &str = "daemon";
+/// What a v2 group has, and may hand down.
+const CONTROLLERS: &str = "cgroup.controllers";
+
 /// Parents under which sandboxes get their groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
@@ -66,27 +71,27 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Reads mount table and membership of this process, and makes the project's groups: `PREFIX/INSTANCE` below each root.
+    /// Reads mount table and membership of this process, and makes the project's groups: `PREFIX/INSTANCE` below each root, or, where v2 has
+    /// the controllers and this process a group of its own (a unit with `Delegate=yes`), below that.
     ///
-    /// On pure v2, where a group that has processes may not hand controllers down, this process moves to a leaf first.
+    /// On v2, where a group that has processes may not hand controllers down, this process moves to a leaf first.
     pub fn prepare(prefix: &str, instance: &str) -> Result<Self, CgroupError> {
         let read = |path: &str| fs::read_to_string(path).map_err(CgroupError::new("read", path));
         let found = Found::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
         let below = Path::new(prefix).join(instance);
         let mut layout = Self::default();
         if let Some((root, own)) = &found.v2 {
-            let offered = fs::read_to_string(own.join("cgroup.controllers")).unwrap_or_default();
-            let offered: Vec<&str> = offered.split_whitespace().collect();
             let wanted: Vec<&str> = Controller::ALL
                 .into_iter()
                 .filter_map(Controller::v2_name)
-                .filter(|name| offered.contains(name) && !found.v1.contains_key(*name))
+                .filter(|name| lists(root, CONTROLLERS, &[name]) && !found.v1.contains_key(*name))
                 .collect();
-            // Without controllers nothing ties the groups to our own: the root keeps paths short and hierarchies alike.
-            let base = if wanted.is_empty() { root } else { own };
-            if !wanted.is_empty() {
-                hand_down(base, &wanted)?;
-            }
+            let base = if wanted.is_empty() {
+                // Without controllers nothing ties the groups to our own: the root keeps paths short and hierarchies alike.
+                root.clone()
+            } else {
+                base(root, own, &wanted)?
+            };
             let group = base.join(&below);
             make_all(&group)?;
             if !wanted.is_empty() {
@@ -155,6 +160,11 @@ impl Layout {
     /// Removes the parents too, as far as they are empty.
     pub fn remove(&self) {
         self.sweep();
+        self.remove_empty();
+    }
+
+    /// Removes what was made for it, as far as nothing is in it.
+    pub fn remove_empty(&self) {
         remove_parents(&self.parents());
     }
 }
@@ -163,13 +173,43 @@ fn make_all(path: &Path) -> Result<(), CgroupError> {
     fs::create_dir_all(path).map_err(CgroupError::new("make", path))
 }
 
+/// Below which group of v2 the project's are, with `wanted` handed down to its children.
+///
+/// This process's own, if it is that of nobody else and has all that is wanted. Else the root: of a shell's session the other processes
+/// are not ours to move, and it has not every controller. Where the root is somebody else's, as in some containers, the own one all the
+/// same.
+fn base(root: &Path, own: &Path, wanted: &[&str]) -> Result<PathBuf, CgroupError> {
+    // Of a process that has moved before.
+    let whole = own.parent().filter(|_| own != root && own.ends_with(LEAF)).unwrap_or(own);
+    if is_alone(whole) && lists(whole, CONTROLLERS, wanted) {
+        return hand_down(whole, wanted).map(|()| whole.to_owned());
+    }
+    match hand_down(root, wanted) {
+        Ok(()) => Ok(root.to_owned()),
+        Err(error) if whole == root => Err(error),
+        Err(_) => hand_down(whole, wanted).map(|()| whole.to_owned()),
+    }
+}
+
+/// Whether no other process than this is in the group.
+fn is_alone(group: &Path) -> bool {
+    let own = std::process::id().to_string();
+    fs::read_to_string(group.join("cgroup.procs")).is_ok_and(|listed| listed.lines().all(|pid| pid == own))
+}
+
+/// Whether a file of the group has every one of these names.
+fn lists(group: &Path, file: &str, names: &[&str]) -> bool {
+    let listed = fs::read_to_string(group.join(file)).unwrap_or_default();
+    names.iter().all(|name| listed.split_whitespace().any(|listed| listed == *name))
+}
+
 /// Enables `controllers` for the children of `group`, moving this process to a leaf if it is in the way.
 fn hand_down(group: &Path, controllers: &[&str]) -> Result<(), CgroupError> {
     let file = group.join("cgroup.subtree_control");
     let line = controllers.iter().map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ");
     match fs::write(&file, &line) {
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-            let leaf = group.join("daemon");
+            let leaf = group.join(LEAF);
             make_all(&leaf)?;
             let procs = group.join("cgroup.procs");
             let listed = fs::read_to_string(&procs).map_err(CgroupError::new("read", &procs))?;
@@ -247,5 +287,74 @@ mod tests {
         let found = Found::parse(mountinfo, "0::/system.slice/faasd.service\n");
         assert_eq!(found.v2, Some(("/sys/fs/cgroup".into(), "/sys/fs/cgroup/system.slice/faasd.service".into())));
         assert!(found.v1.is_empty());
+    }
+
+    /// Directories stand in for v2 groups: `(path, controllers, processes)`.
+    fn tree(groups: &[(&str, &str, &str)]) -> tempfile::TempDir {
+        let tree = tempfile::tempdir().unwrap();
+        for (path, controllers, processes) in groups {
+            let group = tree.path().join(path);
+            fs::create_dir_all(&group).unwrap();
+            fs::write(group.join(CONTROLLERS), controllers).unwrap();
+            fs::write(group.join("cgroup.procs"), processes).unwrap();
+        }
+        tree
+    }
+
+    /// Where the groups go for a process in `own`, and what was handed down there.
+    fn based(tree: &tempfile::TempDir, own: &str) -> (PathBuf, String) {
+        let base = base(tree.path(), &tree.path().join(own), &["memory", "cpu"]).unwrap();
+        let handed = fs::read_to_string(base.join("cgroup.subtree_control")).unwrap();
+        (base.strip_prefix(tree.path()).unwrap().to_owned(), handed)
+    }
+
+    const ALL: &str = "cpuset cpu io memory pids\n";
+
+    #[test]
+    fn a_unit_to_which_its_group_was_delegated_stays_below_it() {
+        let own = format!("{}\n", std::process::id());
+        let tree = tree(&[("", ALL, ""), ("unit", ALL, &own)]);
+        let expected = (PathBuf::from("unit"), "+memory +cpu".to_owned());
+        assert_eq!(based(&tree, "unit"), expected);
+        // Once more, by the same process: it is in the leaf by now.
+        fs::write(tree.path().join("unit/cgroup.procs"), "").unwrap();
+        assert_eq!(based(&tree, "unit/daemon"), expected);
+    }
+
+    #[test]
+    fn processes_of_others_are_not_moved() {
+        let own = format!("1\n{}\n", std::process::id());
+        let tree = tree(&[("", ALL, ""), ("session", ALL, &own)]);
+        assert_eq!(based(&tree, "session").0, Path::new(""));
+    }
+
+    /// What systemd hands down to a session, or to a unit without `Delegate=`, is memory and pids alone.
+    #[test]
+    fn a_group_that_lacks_a_controller_is_left_for_the_root() {
+        let own = format!("{}\n", std::process::id());
+        let tree = tree(&[("", ALL, ""), ("session", "memory pids\n", &own)]);
+        assert_eq!(based(&tree, "session").0, Path::new(""));
+    }
+
+    #[test]
+    fn what_serves_nobody_goes_and_what_is_in_use_stays() {
+        let tree = tree(&[("faasd/refused", "", ""), ("faasd/used", "", ""), ("faasd/used/sandbox", "", "")]);
+        for (instance, stays) in [("refused", false), ("used", true)] {
+            let group = tree.path().join("faasd").join(instance);
+            // The kernel's own files don't hold a group back; a tree's do.
+            for file in [CONTROLLERS, "cgroup.procs"] {
+                fs::remove_file(group.join(file)).unwrap();
+            }
+            Layout { v2: Some(group.clone()), ..Layout::default() }.remove_empty();
+            assert_eq!(group.exists(), stays, "{instance}");
+        }
+    }
+
+    #[test]
+    fn where_the_root_is_not_ours_the_own_group_does() {
+        let tree = tree(&[("", ALL, ""), ("container", ALL, "1\n")]);
+        // A directory can't be written as a file, whoever asks.
+        fs::create_dir(tree.path().join("cgroup.subtree_control")).unwrap();
+        assert_eq!(based(&tree, "container").0, Path::new("container"));
     }
 }
