@@ -10,6 +10,7 @@
 #[allow(dead_code, unused_imports, reason = "the tests use the rest")]
 mod redis;
 #[path = "harness/rows.rs"]
+#[allow(dead_code, reason = "nothing here can't be measured")]
 mod rows;
 
 use std::sync::Arc;

@@ -139,7 +139,7 @@ async fn worker(
     let secret = Secret::open(&config.fleet)?;
     let server = Server::new(host.clone(), id, registry, secret, config.limits.clone(), access, clock, told, metrics);
     tokio::spawn(fleet::serve(listener, server.clone(), None, std::future::pending()));
-    while !redis.health().is_up {
+    while !redis.bus.reach().is_some_and(|reach| reach.is_up) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     if let Some(view) = host.view() {
