@@ -2,10 +2,12 @@
 //!
 //! `cargo bench --bench queue [JOBS]`. The server runs on the same processors, so the figures are of both together.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench prints its figures and ends at a failure")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a bench tells its figures and ends at a failure")]
 #![allow(clippy::disallowed_methods, reason = "it measures by the clock")]
 #![allow(dead_code, unused_imports, reason = "of the fast SQS it needs a part, and its tests run elsewhere")]
 
+#[path = "harness/rows.rs"]
+mod rows;
 #[path = "../tests/support"]
 mod support {
     pub mod faults;
@@ -32,6 +34,7 @@ use faasd::ports::StoreError;
 use faasd::ports::clock::Clock;
 use faasd::ports::queue::JobQueue;
 use hdrhistogram::Histogram;
+use rows::Rows;
 use uuid::Uuid;
 
 const SENDERS: usize = 256;
@@ -119,8 +122,13 @@ async fn main() {
         accepts.record(began.elapsed().as_micros() as u64).unwrap();
     }
     let latencies = taking.await.unwrap();
-    let p = |histogram: &Histogram<u64>| (histogram.value_at_quantile(0.5), histogram.value_at_quantile(0.99));
-    println!("one at a time: accept p50/p99 {:?} us; accepted to received p50/p99 {:?} us", p(&accepts), p(&latencies));
+    let rows = Rows::of("queue");
+    for (case, times) in [("accepted", &accepts), ("accepted to received", &latencies)] {
+        for (figure, quantile) in [("p50", 0.5), ("p99", 0.99)] {
+            let ms = times.value_at_quantile(quantile) as f64 / 1e3;
+            rows.add(&format!("SQS, fast, one job at a time, {case}: {figure}"), ms, "ms").unwrap();
+        }
+    }
 
     let (began, before) = (Instant::now(), processor_time());
     let mut senders = tokio::task::JoinSet::new();
@@ -133,19 +141,21 @@ async fn main() {
         });
     }
     senders.join_all().await;
-    let (sent, took) = (jobs / SENDERS * SENDERS, began.elapsed());
-    let cpu = (processor_time() - before) / sent as u32;
-    println!(
-        "{SENDERS} senders: {:.0} accepts/s, {cpu:?} of processor each, server included",
-        sent as f64 / took.as_secs_f64()
-    );
+    // The server's part included.
+    let tell = |case: &str, jobs: usize, took: Duration, processor: Duration| {
+        rows.add(&format!("{case}: completed"), jobs as f64 / took.as_secs_f64(), "/s").unwrap();
+        rows.add(&format!("{case}: processor"), processor.as_secs_f64() * 1e6 / jobs as f64, "µs").unwrap();
+    };
+    let sent = jobs / SENDERS * SENDERS;
+    tell(&format!("SQS, fast, accepts, {SENDERS} senders"), sent, began.elapsed(), processor_time() - before);
 
     let (began, before) = (Instant::now(), processor_time());
     take(queue, clock, sent).await;
-    let cpu = (processor_time() - before) / sent as u32;
-    let rate = sent as f64 / began.elapsed().as_secs_f64();
-    println!(
-        "one worker of {PLACES} places: {rate:.0} received and acknowledged/s, {cpu:?} of processor each, server included"
-    );
-    println!("requests: {:?}", server.requests());
+    let case = format!("SQS, fast, received and acknowledged, {PLACES} places");
+    tell(&case, sent, began.elapsed(), processor_time() - before);
+    let mut requests: Vec<_> = server.requests().into_iter().collect();
+    requests.sort_unstable();
+    for (action, count) in requests {
+        rows.add(&format!("SQS, fast, requests of {sent} jobs: {action}"), count as f64, "requests").unwrap();
+    }
 }

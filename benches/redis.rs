@@ -1,20 +1,23 @@
 //! What a fleet asks of Redis: the time of each command over one connection, and what it costs Redis itself, which all nodes share.
 //!
-//! `cargo bench --bench redis`, with a `redis-server` of its own. After the times it prints, by `INFO commandstats`, the microseconds of Redis's one
+//! `cargo bench --bench redis`, with a `redis-server` of its own. After the times it tells, by `INFO commandstats`, the microseconds of Redis's one
 //! thread that each kind of command took, and what heartbeats of 1 000 workers and the controllers that read them come to.
 
-#![allow(clippy::print_stdout, reason = "a bench tells its figures")]
+#![allow(clippy::print_stderr, reason = "a bench tells its figures")]
 #![allow(clippy::disallowed_methods, reason = "the server is found in PATH")]
 
 #[path = "../tests/support/redis.rs"]
 #[allow(dead_code, unused_imports, reason = "the tests use the rest")]
 mod redis;
+#[path = "harness/rows.rs"]
+#[allow(dead_code, reason = "nothing here can't be measured")]
+mod rows;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
-use faasd::adapters::redis::Redis;
+use faasd::adapters::redis::{Hears, Redis};
 use faasd::config;
 use faasd::domain::function::Runtime;
 use faasd::domain::ids::{FunctionId, InvocationId, VersionKey, WorkerId};
@@ -23,6 +26,7 @@ use faasd::domain::time::Timestamp;
 use faasd::ports::bus::News;
 use faasd::ports::executor::{PoolView, WorkerState, WorkerView};
 use redis::RedisServer;
+use rows::Rows;
 use tokio::runtime::Runtime as Tokio;
 use uuid::Uuid;
 
@@ -46,13 +50,15 @@ fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     times(&mut criterion, &tokio, &nodes);
     criterion.final_summary();
-    heartbeats(&tokio, &server, &nodes[0]);
-    many_at_once(&tokio, &nodes[0]);
+    let rows = Rows::of("redis");
+    let told = heartbeats(&rows, &tokio, &server, &nodes[0]).and_then(|()| many_at_once(&rows, &tokio, &nodes[0]));
+    told.expect("rows can be written");
 }
 
 async fn connected(server: &RedisServer) -> Arc<Redis> {
     let config = config::Redis { url: server.url(), ..config::Redis::default() };
-    let redis = Redis::open(&config, &prometheus::Registry::new()).expect("a configuration that can be used");
+    let redis =
+        Redis::open(&config, Hears::All, &prometheus::Registry::new()).expect("a configuration that can be used");
     while !redis.bus.reach().is_some_and(|reach| reach.is_up) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -118,43 +124,44 @@ fn times(criterion: &mut Criterion, tokio: &Tokio, [here, there]: &[Arc<Redis>; 
 }
 
 /// What Redis itself spends on 1 000 workers that beat every two seconds, and on each controller that reads them once a second.
-fn heartbeats(tokio: &Tokio, server: &RedisServer, redis: &Redis) {
+fn heartbeats(rows: &Rows, tokio: &Tokio, server: &RedisServer, redis: &Redis) -> std::io::Result<()> {
     let cost = |name: &str, calls: u32, run: &dyn Fn()| {
         server.ask(&["CONFIG", "RESETSTAT"]);
         run();
         let us = script_us(server) / f64::from(calls);
-        println!("{name}: {us:.1} µs of Redis's thread");
-        us
+        rows.add(&format!("Redis's thread, {name}: processor"), us, "µs").map(|()| us)
     };
-    let beat = cost("beat", WORKERS as u32 * 10, &|| {
+    let beat = cost("a heartbeat", WORKERS as u32 * 10, &|| {
         for n in 0..WORKERS * 10 {
             tokio.block_on(redis.roster.beat(&view(n % WORKERS))).expect("room");
         }
-    });
-    let read = cost("workers of 1 000", 100, &|| {
+    })?;
+    let read = cost("the roster of 1 000 read", 100, &|| {
         for _ in 0..100 {
             assert_eq!(tokio.block_on(redis.roster.workers()).expect("a list").len(), WORKERS as usize);
         }
-    });
-    cost("draw", 10_000, &|| {
+    })?;
+    cost("a draw of tokens", 10_000, &|| {
         for _ in 0..10_000 {
             tokio.block_on(redis.buckets.draw(&[7; 32], RATE, 5)).expect("tokens");
         }
-    });
-    cost("offer and take", 10_000, &|| {
+    })?;
+    cost("a claim offered and taken", 10_000, &|| {
         for n in 0..10_000 {
             tokio.block_on(async {
                 redis.claims.offer(version(n % 100), WorkerId(Uuid::from_u128(2)), 1).await.expect("room");
                 redis.claims.take(version(n % 100)).await.expect("an answer");
             });
         }
-    });
+    })?;
+    cost("a claim asked for where there is none", 10_000, &|| {
+        for n in 0..10_000 {
+            assert_eq!(tokio.block_on(redis.claims.take(version(n % 100))).expect("an answer"), None);
+        }
+    })?;
     let percent = |us: f64| us / 1e6 * 100.0;
-    println!(
-        "1 000 workers, a heartbeat each 2 s: {:.2} % of Redis's thread; each controller that reads them each second: {:.2} % more",
-        percent(beat * WORKERS as f64 / 2.0),
-        percent(read)
-    );
+    rows.add("Redis's thread, 1 000 workers that beat each 2 s: busy", percent(beat * WORKERS as f64 / 2.0), "%")?;
+    rows.add("Redis's thread, a controller that reads 1 000 each second: busy", percent(read), "%")
 }
 
 /// Microseconds that scripts took, with what they called.
@@ -165,7 +172,7 @@ fn script_us(server: &RedisServer) -> f64 {
 }
 
 /// Claims from many callers at once over one connection.
-fn many_at_once(tokio: &Tokio, redis: &Arc<Redis>) {
+fn many_at_once(rows: &Rows, tokio: &Tokio, redis: &Arc<Redis>) -> std::io::Result<()> {
     const CALLERS: u128 = 64;
     const EACH: u32 = 500;
     let begun = Instant::now();
@@ -183,5 +190,5 @@ fn many_at_once(tokio: &Tokio, redis: &Arc<Redis>) {
         callers.join_all().await;
     });
     let each = begun.elapsed().as_secs_f64() / (CALLERS as f64 * f64::from(EACH));
-    println!("offer and take, {CALLERS} callers over one connection: {:.0} pairs a second", 1.0 / each);
+    rows.add(&format!("claims offered and taken, {CALLERS} callers over one connection: pairs"), 1.0 / each, "/s")
 }

@@ -24,6 +24,8 @@ done
 
 [ -z "$install" ] || scripts/install-bench-deps.sh
 cargo bench --locked --no-run
+# What stands in for AWS beside the bench of the fleet.
+cargo build --release --locked --example cloud
 bench() {
     local name="$1"
     shift

@@ -2,13 +2,15 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::answer::{self, Answer, Verdict};
 
 const ANSWER_LIMIT: Duration = Duration::from_secs(120);
+/// From an accepted job to its end.
+const DONE_LIMIT: Duration = Duration::from_secs(60);
 
 pub struct Control {
     stream: TcpStream,
@@ -56,6 +58,28 @@ impl Control {
                 return Ok(answer);
             }
         }
+    }
+
+    /// Polls without a pause until the invocation has ended; its status and how its sandbox was come by.
+    pub fn wait_final(&mut self, id: &str) -> io::Result<(String, String)> {
+        let since = Instant::now();
+        loop {
+            let (_, record) = self.send("GET", &format!("/status/{id}"), "", "")?;
+            let text = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
+            let status = text("status");
+            if !matches!(status.as_str(), "QUEUED" | "RUNNING") || since.elapsed() > DONE_LIMIT {
+                return Ok((status, text("startType")));
+            }
+        }
+    }
+
+    /// How many of the accepted jobs came to SUCCESS.
+    pub fn all_ended(&mut self, ids: &[String]) -> io::Result<u64> {
+        let mut ended = 0;
+        for id in ids {
+            ended += u64::from(self.wait_final(id)?.0 == "SUCCESS");
+        }
+        Ok(ended)
     }
 
     pub fn deploy(&mut self, definition: &Value) -> io::Result<()> {

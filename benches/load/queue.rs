@@ -16,7 +16,6 @@ const SINGLE: &str = "async, one at a time";
 const ACCEPTS: &str = "async accepts, durable, 64 connections";
 const CONNECTIONS: usize = 64;
 const SINGLE_CALLS: usize = 300;
-const DONE_LIMIT: Duration = Duration::from_secs(60);
 const ASYNC: &str = "x-async: true\r\n";
 
 pub fn measure(round: &Round<'_>) -> io::Result<()> {
@@ -49,7 +48,7 @@ fn accepts(round: &Round<'_>, daemon: &Daemon, control: &mut Control) -> io::Res
     };
     let begun = Instant::now();
     let accepts = load.run()?;
-    let ended = all_ended(control, &accepts.accepted)?;
+    let ended = control.all_ended(&accepts.accepted)?;
     round.tell_rate(ACCEPTS, &accepts)?;
     let lost = accepts.accepted.len() as u64 - ended;
     round.rows.add(&format!("{ACCEPTS}: done"), ended as f64 / begun.elapsed().as_secs_f64(), "/s")?;
@@ -68,31 +67,10 @@ fn one_at_a_time(daemon: &Daemon, control: &mut Control) -> io::Result<Tally> {
             tally.record(Verdict::Failed, Duration::ZERO);
             continue;
         };
-        let (status, start) = wait_final(control, id)?;
+        let (status, start) = control.wait_final(id)?;
         let verdict = if status == "SUCCESS" { Verdict::Done { warm: start == "WARM" } } else { Verdict::Failed };
         tally.record(verdict, sent.elapsed());
         tally.measured += sent.elapsed();
     }
     Ok(tally)
-}
-
-fn wait_final(control: &mut Control, id: &str) -> io::Result<(String, String)> {
-    let since = Instant::now();
-    loop {
-        let (_, record) = control.send("GET", &format!("/status/{id}"), "", "")?;
-        let text = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
-        let status = text("status");
-        if !matches!(status.as_str(), "QUEUED" | "RUNNING") || since.elapsed() > DONE_LIMIT {
-            return Ok((status, text("startType")));
-        }
-    }
-}
-
-/// How many of the accepted jobs came to SUCCESS.
-fn all_ended(control: &mut Control, ids: &[String]) -> io::Result<u64> {
-    let mut ended = 0;
-    for id in ids {
-        ended += u64::from(wait_final(control, id)?.0 == "SUCCESS");
-    }
-    Ok(ended)
 }

@@ -55,6 +55,14 @@ pub enum OpenError {
     Metrics(#[from] prometheus::Error),
 }
 
+/// Which news a node wants to hear of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hears {
+    All,
+    /// Nobody here waits for the end of a call. There are many such nodes, and of all news most say that one has ended.
+    AllButEnds,
+}
+
 /// A handle for each port. They stop working when this is dropped.
 pub struct Redis {
     pub bus: Arc<dyn Bus>,
@@ -71,7 +79,7 @@ impl Redis {
     ///
     /// # Errors
     /// If the configuration can't be used, whatever Redis says.
-    pub fn open(config: &config::Redis, metrics: &prometheus::Registry) -> Result<Self, OpenError> {
+    pub fn open(config: &config::Redis, hears: Hears, metrics: &prometheus::Registry) -> Result<Self, OpenError> {
         let metrics = Metrics::new(metrics)?;
         let mut tasks = JoinSet::new();
         let clients = connect::clients(config)?;
@@ -80,7 +88,8 @@ impl Redis {
         let prefix: Arc<str> = config.key_prefix.as_str().into();
         let node = Uuid::new_v4();
         let watch = watch::Watch::new(metrics.clone());
-        let (bus, sender) = bus::RedisBus::new(prefix.clone(), node, commands.clone(), watch.clone(), metrics.clone());
+        let (bus, sender) =
+            bus::RedisBus::new(prefix.clone(), node, hears, commands.clone(), watch.clone(), metrics.clone());
         // All listen before anything connects: no first event is missed.
         tasks.spawn(sender);
         tasks.spawn(bus.clone().listen(clients.listener.clone(), timeout));

@@ -1,6 +1,6 @@
 //! The workers heard of: by their heartbeats, or because they are in this process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ impl Fleet {
 
     /// `known` first, then those heard beside them, by id.
     pub fn workers(&self, mut known: Vec<WorkerView>, now: Duration) -> Vec<WorkerView> {
-        let ids: Vec<WorkerId> = known.iter().map(|view| view.id).collect();
+        let ids: BTreeSet<WorkerId> = known.iter().map(|view| view.id).collect();
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let others =
             heard.values().filter(|(view, at)| !ids.contains(&view.id) && now.saturating_sub(*at) < FORGOTTEN_AFTER);

@@ -41,6 +41,25 @@ pub fn order(version: VersionKey, workers: &[Candidate], most: usize) -> Vec<Wor
     ranked.into_iter().take(most).map(|(_, _, one)| one.worker).collect()
 }
 
+/// The `most` workers of highest rank, the highest first: whoever is not among them is asked after all of these, unless they are full.
+/// It depends on nothing but who there is, so it may be kept until somebody comes or goes.
+pub fn shortlist(version: VersionKey, workers: impl Iterator<Item = WorkerId>, most: usize) -> Vec<WorkerId> {
+    let mut ranked: Vec<(u64, WorkerId)> = workers.map(|worker| (u64::MAX - score(version, worker), worker)).collect();
+    if ranked.len() > most {
+        ranked.select_nth_unstable(most);
+        ranked.truncate(most);
+    }
+    ranked.sort_unstable();
+    ranked.into_iter().map(|(_, worker)| worker).collect()
+}
+
+/// What [`order`] says of all workers, told from those on the version's shortlist that may be asked; `None`: these don't suffice to tell.
+pub fn order_short(version: VersionKey, open: &[Candidate], most: usize) -> Option<Vec<WorkerId>> {
+    // The first two are compared by load, whoever is asked for.
+    let places = open.iter().filter(|one| !one.is_full()).count();
+    (places >= most.max(2)).then(|| order(version, open, most))
+}
+
 /// Spread evenly over both. Every node must come to the same, so it depends on nothing of this process.
 fn score(version: VersionKey, worker: WorkerId) -> u64 {
     let (function, worker) = (version.function.0.as_u128(), worker.0.as_u128());
@@ -115,6 +134,26 @@ mod tests {
             let all = order(version(n), &workers, usize::MAX);
             let rest: Vec<_> = workers.iter().filter(|one| one.worker != all[0]).copied().collect();
             prop_assert_eq!(&order(version(n), &rest, usize::MAX)[..], &all[1..]);
+        }
+
+        /// Where a shortlist can tell, it tells the same as all workers.
+        #[test]
+        fn a_shortlist_orders_as_all_do(
+            n in any::<u128>(),
+            workers in prop::collection::btree_map(any::<u128>(), (0..10_u32, any::<bool>()), 1..40),
+            (short, most) in (1..12_usize, 1..6_usize),
+        ) {
+            let ids = workers.keys().map(|id| idle(*id).worker);
+            let short = shortlist(version(n), ids, short);
+            let open = |id: &u128| -> Option<Candidate> {
+                let (calls, may) = workers[id];
+                may.then_some(Candidate { calls, ..idle(*id) })
+            };
+            let all: Vec<_> = workers.keys().filter_map(open).collect();
+            let listed: Vec<_> = short.iter().filter_map(|worker| open(&worker.0.as_u128())).collect();
+            if let Some(told) = order_short(version(n), &listed, most) {
+                prop_assert_eq!(told, order(version(n), &all, most));
+            }
         }
     }
 }

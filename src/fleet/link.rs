@@ -1,6 +1,6 @@
 //! What a controller has to one worker: a connection or two, what it has under way there, and how far it is trusted now.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ pub(super) struct Link {
     calls: AtomicU32,
     /// Until then (monotonic, in milliseconds) it is asked only where nobody else is.
     aside_until: AtomicU64,
+    /// The same for as long as its heartbeats fail to come.
+    silent: AtomicBool,
 }
 
 #[derive(Default)]
@@ -69,6 +71,7 @@ impl Link {
             next: AtomicUsize::new(0),
             calls: AtomicU32::new(0),
             aside_until: AtomicU64::new(0),
+            silent: AtomicBool::new(false),
         }
     }
 
@@ -85,8 +88,12 @@ impl Link {
         self.aside_until.fetch_max(until.as_millis() as u64, Ordering::Relaxed);
     }
 
+    pub fn set_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::Relaxed);
+    }
+
     pub fn is_aside(&self, now: Duration) -> bool {
-        self.aside_until.load(Ordering::Relaxed) > now.as_millis() as u64
+        self.silent.load(Ordering::Relaxed) || self.aside_until.load(Ordering::Relaxed) > now.as_millis() as u64
     }
 
     /// Sends a call or a build; the answer comes in frames.

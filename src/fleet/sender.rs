@@ -96,7 +96,8 @@ impl Fleet {
             tls: ports.tls,
             frame_bytes_max: outcome.max(limits.zip_bytes.saturating_mul(2)).min(u32::MAX.into()),
         };
-        let links = Arc::new(Links::new(ways, ports.own));
+        let heartbeat = Duration::from_millis(config.fleet.heartbeat_ms);
+        let links = Arc::new(Links::new(ways, ports.own, heartbeat));
         let following = tokio::spawn(links::follow(Arc::downgrade(&links), ports.roster, ports.clock.clone()));
         Arc::new(Self {
             links,

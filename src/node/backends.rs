@@ -8,8 +8,8 @@ use std::sync::Arc;
 use crate::adapters::embedded::Embedded;
 use crate::adapters::local_vault::LocalVault;
 #[cfg(feature = "redis")]
-use crate::adapters::redis::Redis;
-use crate::config::{Backend, Config};
+use crate::adapters::redis::{Hears, Redis};
+use crate::config::{Backend, Config, Role};
 use crate::ports::artifacts::ArtifactStore;
 use crate::ports::buckets::Buckets;
 use crate::ports::bus::Bus;
@@ -86,7 +86,8 @@ impl Backends {
         if config.redis.url.is_empty() {
             return Ok(());
         }
-        let redis = Redis::open(&config.redis, metrics).map_err(super::step("set up Redis"))?;
+        let hears = if config.role == Role::Worker { Hears::AllButEnds } else { Hears::All };
+        let redis = Redis::open(&config.redis, hears, metrics).map_err(super::step("set up Redis"))?;
         self.bus = redis.bus.clone();
         self.shared.claims = Some(redis.claims.clone());
         self.shared.roster = Some(redis.roster.clone());

@@ -1,11 +1,14 @@
-//! Gives memory back that the last rush of calls needed and the quiet after it does not.
+//! Gives memory back that the start or the last rush of calls needed and the quiet after it does not.
 
 use std::time::Duration;
 
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
-use crate::sandbox::release_heap;
+use crate::sandbox::{release_code, release_heap};
+
+/// After the start: by then what connects in the background has mostly done so.
+const FIRST_AFTER: Duration = Duration::from_secs(1);
 
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Quiet is an interval in which the process computed for less than a tenth of one processor.
@@ -51,6 +54,10 @@ impl Watch {
 
 /// Looks until it is dropped.
 pub(super) async fn give_back() {
+    tokio::time::sleep(FIRST_AFTER).await;
+    release_heap();
+    // Most of it is never used again: what is comes back from the page cache, some tens of pages at a time.
+    release_code();
     let used = || getrusage(UsageWho::RUSAGE_SELF).map(Used::from);
     let Ok(mut watch) = used().map(Watch::new) else { return };
     loop {

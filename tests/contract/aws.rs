@@ -4,6 +4,7 @@
 //! though nobody deletes anything by age. What is not asked of DynamoDB is the embedded store's.
 
 mod cost;
+pub mod fleet;
 mod letters;
 
 use std::collections::BTreeSet;
@@ -352,12 +353,15 @@ async fn environments_lie_sealed() {
 }
 
 /// Of the requests some are refused, some throttled, some answered with an error after they were done. What is tried again must not
-/// take its own work for somebody else's, nor do it twice.
+/// take its own work for somebody else's, nor do it twice. `LOST_ANSWERS_SEED` repeats the faults of a run; it is printed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_was_lost_is_no_other_s_work() {
     let world = AwsWorld::<OnFast>::open(Config::default()).await;
-    let seed = uuid::Uuid::new_v4().as_u128() as u64;
-    println!("seed {seed}");
+    let seed = std::env::var("LOST_ANSWERS_SEED").map_or_else(
+        |_| uuid::Uuid::new_v4().as_u128() as u64,
+        |text| text.parse().expect("LOST_ANSWERS_SEED is a whole number"),
+    );
+    println!("LOST_ANSWERS_SEED={seed}");
     world.service.0.faults(Faults {
         seed,
         failing: 0.15,

@@ -1,18 +1,24 @@
-//! Dead letters: buried in one step, looked at, taken away once.
+//! Dead letters: buried in one step, looked at, taken away once. Over the store of one node, and over SQS and DynamoDB together.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use faasd::config::Config;
 use faasd::domain::ids::Owner;
-use faasd::domain::job::{Backlog, DeadLetter, Job};
+use faasd::domain::job::{Backlog, DeadLetter, Job, Lease};
 use faasd::ports::StoreError;
 
+#[cfg(feature = "aws")]
+use super::aws::fleet::{FastFleet, MotoFleet};
 use super::embedded::EmbeddedWorld;
 use super::samples::{invocation_id, job};
 use super::world::World;
 
-contract!(worlds: [embedded => EmbeddedWorld], tests: [
+contract!(worlds: [
+    embedded => EmbeddedWorld,
+    #[cfg(feature = "aws")] fleet => FastFleet,
+    #[cfg(feature = "aws")] moto => MotoFleet,
+], tests: [
     a_buried_job_is_a_letter_and_no_job,
     letters_are_listed_newest_first_and_by_owner,
     pages_have_neither_gaps_nor_repeats_while_letters_come,
@@ -22,11 +28,26 @@ contract!(worlds: [embedded => EmbeddedWorld], tests: [
     a_foreign_cursor_is_refused,
 ]);
 
+async fn one<W: World>(world: &W) -> Lease {
+    world.queue().receive(1, usize::MAX, Duration::from_secs(5)).await.unwrap().remove(0)
+}
+
 async fn bury<W: World>(world: &W, job: Job, reason: &str) {
-    let queue = world.queue();
-    queue.send(job, Duration::ZERO).await.unwrap();
-    let lease = queue.receive(1, usize::MAX, Duration::ZERO).await.unwrap().remove(0);
-    queue.bury(&lease.token, reason).await.unwrap();
+    world.queue().send(job, Duration::ZERO).await.unwrap();
+    let lease = one(world).await;
+    world.queue().bury(&lease.token, reason).await.unwrap();
+}
+
+async fn comes_to<W: World>(world: &W, wanted: Backlog) {
+    let since = std::time::Instant::now();
+    loop {
+        let backlog = world.queue().backlog().await.unwrap();
+        if backlog == wanted {
+            return;
+        }
+        assert!(since.elapsed() < W::FIGURES_LAG, "{backlog:?} instead of {wanted:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn all<W: World>(world: &W, owner: Option<&str>) -> Vec<DeadLetter> {
@@ -40,14 +61,14 @@ async fn a_buried_job_is_a_letter_and_no_job<W: World>() {
     let job = job("ann");
     let queue = world.queue();
     queue.send(job.clone(), Duration::ZERO).await.unwrap();
-    let lease = queue.receive(1, usize::MAX, Duration::ZERO).await.unwrap().remove(0);
+    let lease = one(&world).await;
     queue.give_back(&lease.token, Duration::ZERO, true).await.unwrap();
-    let lease = queue.receive(1, usize::MAX, Duration::ZERO).await.unwrap().remove(0);
+    let lease = one(&world).await;
     let died_at = world.now();
     queue.bury(&lease.token, "it failed twice").await.unwrap();
     for _ in 0..2 {
         assert_eq!(world.queue().receive(1, usize::MAX, Duration::ZERO).await.unwrap(), []);
-        assert_eq!(world.queue().backlog().await.unwrap(), Backlog { dead: 1, ..Backlog::default() });
+        comes_to(&world, Backlog { dead: 1, ..Backlog::default() }).await;
         let letter = world.dead_letters().get(job.invocation).await.unwrap().unwrap();
         assert_eq!((&letter.job, letter.attempts, letter.reason.as_str()), (&job, 2, "it failed twice"));
         assert!(letter.died_at >= died_at && letter.died_at <= world.now());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use faasd::adapters::redis::{OpenError, Redis};
+use faasd::adapters::redis::{Hears, OpenError, Redis};
 use faasd::config;
 use faasd::domain::ids::VersionKey;
 use faasd::domain::rate::Rate;
@@ -139,7 +139,7 @@ async fn tls_trusts_the_authority_it_is_told() {
     assert_eq!(one_of_each(&mistaken).await, COMMANDS);
 
     let absent = config::Redis { ca_file: "/nowhere/ca.pem".to_owned(), ..patient(server.url()) };
-    let refused = Redis::open(&absent, &prometheus::Registry::new()).err().unwrap();
+    let refused = Redis::open(&absent, Hears::All, &prometheus::Registry::new()).err().unwrap();
     assert!(matches!(refused, OpenError::Certificates { .. }), "{refused}");
 }
 
@@ -331,4 +331,40 @@ async fn those_who_share_buckets_are_counted_while_they_live() {
     assert_eq!(here.buckets.sharers().await.unwrap(), 2);
     world.pass(SHARES_FOR * 2 / 3).await;
     assert_eq!(here.buckets.sharers().await.unwrap(), 1);
+}
+
+/// Most news say that a call ended, and a fleet has many nodes where nobody waits for one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_waits_for_no_call_hears_all_news_but_ends() {
+    let server = RedisServer::start();
+    let config = patient(server.url());
+    let controller = Node::connected(&config).await;
+    let worker = Redis::open(&config, Hears::AllButEnds, &prometheus::Registry::new()).unwrap();
+    let mut at_worker = worker.bus.subscribe();
+    let since = Instant::now();
+    while !worker.bus.reach().is_some_and(|reach| reach.is_up) {
+        assert!(since.elapsed() < HEAR_LIMIT);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut at_controller = controller.bus.subscribe();
+    let (ended, stopped) = (News::Finished(invocation_id()), News::Cancel(invocation_id()));
+    worker.bus.publish(ended.clone());
+    assert_eq!(hears(&mut at_controller).await, ended);
+    controller.bus.publish(News::Finished(invocation_id()));
+    controller.bus.publish(stopped.clone());
+    // What it published itself first; of the controller's, the second alone.
+    assert_eq!(hears(&mut at_worker).await, ended);
+    assert_eq!(hears(&mut at_worker).await, stopped);
+}
+
+/// The next that is news.
+async fn hears(listener: &mut Box<dyn Subscription>) -> News {
+    let next = async {
+        loop {
+            if let Some(news) = listener.next().await {
+                return news;
+            }
+        }
+    };
+    tokio::time::timeout(HEAR_LIMIT, next).await.expect("news arrive")
 }

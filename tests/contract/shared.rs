@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use faasd::adapters::local::Local;
-use faasd::adapters::redis::Redis;
+use faasd::adapters::redis::{Hears, Redis};
 use faasd::config;
 use faasd::ports::buckets::Buckets;
 use faasd::ports::bus::{Bus, Reach};
@@ -36,7 +36,7 @@ pub struct Node {
 impl Node {
     /// A node whose Redis may not be there.
     pub fn open(config: &config::Redis) -> Self {
-        let redis = Redis::open(config, &prometheus::Registry::new()).unwrap();
+        let redis = Redis::open(config, Hears::All, &prometheus::Registry::new()).unwrap();
         Self {
             bus: redis.bus.clone(),
             claims: redis.claims.clone(),

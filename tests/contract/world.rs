@@ -21,6 +21,8 @@ pub trait World: Sized {
     const BEHIND: usize = 1000;
     /// What is written behind is written by then.
     const SOON: Duration = Duration::from_millis(500);
+    /// By how much the backlog's figures may be behind.
+    const FIGURES_LAG: Duration = Duration::ZERO;
 
     async fn open(config: Config) -> Self;
 

@@ -323,7 +323,7 @@ impl Cluster {
         };
         fs::create_dir(&footprint.home).expect("a directory for the node");
         fs::create_dir(footprint.temp_dir()).expect("a directory for the node's temporary files");
-        let mut settings = self.settings.clone();
+        let mut settings = self.settings();
         if role == "both" {
             settings.push(("FAASD_FLEET__LISTEN".to_owned(), "127.0.0.1:0".to_owned()));
         }
@@ -332,8 +332,18 @@ impl Cluster {
 
     /// One more worker, ready when this returns.
     pub async fn add_worker(&mut self, name: &str) {
-        self.add("worker", name);
+        self.add_node("worker", name).await;
+    }
+
+    /// One more node in this role, ready when this returns.
+    pub async fn add_node(&mut self, role: &'static str, name: &str) {
+        self.add(role, name);
         self.restart(name).await;
+    }
+
+    /// The environment that makes a process one of this fleet's.
+    pub fn settings(&self) -> Vec<(String, String)> {
+        self.settings.clone()
     }
 
     /// One more worker behind a cable that can be pulled.

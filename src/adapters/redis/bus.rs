@@ -1,4 +1,5 @@
-//! The bus over Redis: news reach listeners of this process at once, Redis or not, and those of other nodes through one channel.
+//! The bus over Redis: news reach listeners of this process at once, Redis or not, and those of other nodes through two channels: what ended
+//! has one of its own, which workers don't listen to.
 //!
 //! Redis keeps no messages. So whoever listens here is told `None` after each subscription, the first too, after falling behind, and when another node says
 //! that it could not send. What Redis drops on its way to us without a word, nobody can tell: whoever keeps copies reads again now and then.
@@ -16,9 +17,10 @@ use uuid::Uuid;
 
 use crate::ports::bus::{Bus, News, Reach, Subscription};
 
+use super::Hears;
 use super::commands::{Commands, options};
 use super::metrics::Metrics;
-use super::outgoing::{self, Outgoing};
+use super::outgoing::{self, Channels, Outgoing};
 use super::watch::Watch;
 use super::wire::decode;
 
@@ -32,7 +34,8 @@ pub(super) struct RedisBus {
     local: broadcast::Sender<Option<News>>,
     outgoing: Outgoing,
     origin: Uuid,
-    channel: Arc<str>,
+    channels: Channels,
+    hears: Hears,
     watch: Watch,
     metrics: Metrics,
 }
@@ -47,24 +50,28 @@ impl RedisBus {
     pub fn new(
         prefix: Arc<str>,
         origin: Uuid,
+        hears: Hears,
         commands: Commands,
         watch: Watch,
         metrics: Metrics,
     ) -> (Arc<Self>, impl Future<Output = ()> + Send + 'static) {
-        let channel: Arc<str> = format!("{{{prefix}:news}}").into();
-        let (outgoing, sender) = outgoing::queue(origin, channel.clone(), commands, metrics.clone());
+        let news = format!("{{{prefix}:news}}");
+        let channels = Channels { ended: format!("{news}:ended").into(), news: news.into() };
+        let (outgoing, sender) = outgoing::queue(origin, channels.clone(), commands, metrics.clone());
         let local = broadcast::Sender::new(NEWS_KEPT);
-        (Arc::new(Self { local, outgoing, origin, channel, watch, metrics }), sender.run())
+        (Arc::new(Self { local, outgoing, origin, channels, hears, watch, metrics }), sender.run())
     }
 
     pub fn echo_channel(&self) -> String {
-        echo_channel(&self.channel, self.origin)
+        echo_channel(&self.channels.news, self.origin)
     }
 
     /// Hears the other nodes for as long as it is polled.
     pub async fn listen(self: Arc<Self>, client: Client, timeout: Duration) {
         let (mut connects, mut messages) = (client.reconnect_rx(), client.message_rx());
         let echo = self.echo_channel();
+        let mut wanted = vec![self.channels.news.to_string(), echo.clone()];
+        wanted.extend((self.hears == Hears::All).then(|| self.channels.ended.to_string()));
         let client = client.with_options(&options(timeout));
         let mut is_subscribed = true;
         loop {
@@ -81,7 +88,7 @@ impl RedisBus {
                 },
                 () = tokio::time::sleep(SUBSCRIBE_AGAIN), if !is_subscribed => {}
             }
-            if !is_subscribed && client.subscribe(vec![self.channel.to_string(), echo.clone()]).await.is_ok() {
+            if !is_subscribed && client.subscribe(wanted.clone()).await.is_ok() {
                 is_subscribed = true;
                 self.missed();
                 self.watch.subscribed();

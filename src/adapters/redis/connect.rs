@@ -36,8 +36,10 @@ const CONNECT_TIMEOUTS: u32 = 4;
 const SILENT_TIMEOUTS: u32 = 4;
 /// Commands under way at once; more are refused. A thousand calls wait for a few commands each.
 const COMMANDS_MAX: usize = 16_384;
-/// Messages that our listener may be behind by before news count as missed.
-const MESSAGES_KEPT: usize = 4096;
+/// Messages that our listener may be behind by before news count as missed. The client keeps room for as many in each of nine channels.
+const MESSAGES_KEPT: usize = 512;
+/// The same of the connection for commands, on which there is nothing to hear but its own ups and downs.
+const EVENTS_KEPT: usize = 16;
 
 pub(super) struct Clients {
     pub commands: Client,
@@ -63,10 +65,12 @@ pub(super) fn clients(config: &config::Redis) -> Result<Clients, OpenError> {
     });
     builder.with_performance_config(|performance| {
         performance.default_command_timeout = timeout;
-        performance.broadcast_channel_capacity = MESSAGES_KEPT;
+        performance.broadcast_channel_capacity = EVENTS_KEPT;
     });
     let client = |builder: &Builder| builder.build().map_err(|error| OpenError::Client(error.to_string()));
-    Ok(Clients { commands: client(&builder)?, listener: client(&builder)? })
+    let commands = client(&builder)?;
+    builder.with_performance_config(|performance| performance.broadcast_channel_capacity = MESSAGES_KEPT);
+    Ok(Clients { commands, listener: client(&builder)? })
 }
 
 fn client_config(config: &config::Redis) -> Result<ClientConfig, OpenError> {

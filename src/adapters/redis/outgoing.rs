@@ -25,21 +25,30 @@ pub(super) struct Outgoing {
     metrics: Metrics,
 }
 
+/// Where they go.
+#[derive(Clone)]
+pub(super) struct Channels {
+    /// What concerns every node.
+    pub news: Arc<str>,
+    /// That calls ended: most of all news, and only those want them who wait for calls.
+    pub ended: Arc<str>,
+}
+
 /// Takes them out.
 pub(super) struct Sender {
     queue: mpsc::Receiver<News>,
     has_lost: Arc<AtomicBool>,
     origin: Uuid,
-    channel: Arc<str>,
+    channels: Channels,
     commands: Commands,
     metrics: Metrics,
 }
 
-pub(super) fn queue(origin: Uuid, channel: Arc<str>, commands: Commands, metrics: Metrics) -> (Outgoing, Sender) {
+pub(super) fn queue(origin: Uuid, channels: Channels, commands: Commands, metrics: Metrics) -> (Outgoing, Sender) {
     let (sender, receiver) = mpsc::channel(WAITING_MAX);
     let has_lost = Arc::new(AtomicBool::new(false));
     let outgoing = Outgoing { queue: sender, has_lost: has_lost.clone(), metrics: metrics.clone() };
-    (outgoing, Sender { queue: receiver, has_lost, origin, channel, commands, metrics })
+    (outgoing, Sender { queue: receiver, has_lost, origin, channels, commands, metrics })
 }
 
 impl Outgoing {
@@ -66,14 +75,37 @@ impl Sender {
             } else if has_news.await == 0 {
                 return;
             }
-            let has_lost = self.has_lost.swap(false, Ordering::Relaxed);
-            match self.commands.publish(&self.channel, encode(self.origin, has_lost, &news)).await {
-                Ok(()) => self.metrics.news_sent.inc_by(news.len() as u64),
-                Err(_) => {
-                    self.has_lost.store(true, Ordering::Relaxed);
-                    self.metrics.news_lost.inc_by(news.len() as u64);
+            let mut goes = true;
+            if self.has_lost.swap(false, Ordering::Relaxed) {
+                // Which kind they were is not known any more.
+                goes =
+                    self.send(&self.channels.ended, true, &[]).await && self.send(&self.channels.news, true, &[]).await;
+            }
+            // In order over both: whoever listens to both hears them as they were put.
+            for run in news.chunk_by(|one, next| is_end(one) == is_end(next)) {
+                let channel = if is_end(&run[0]) { &self.channels.ended } else { &self.channels.news };
+                // One that failed is enough to wait for.
+                goes = goes && self.send(channel, false, run).await;
+                if !goes {
+                    self.metrics.news_lost.inc_by(run.len() as u64);
                 }
+            }
+            if !goes {
+                self.has_lost.store(true, Ordering::Relaxed);
             }
         }
     }
+
+    /// `false`: Redis did not take it.
+    async fn send(&self, channel: &str, has_lost: bool, news: &[News]) -> bool {
+        let sent = self.commands.publish(channel, encode(self.origin, has_lost, news)).await.is_ok();
+        if sent {
+            self.metrics.news_sent.inc_by(news.len() as u64);
+        }
+        sent
+    }
+}
+
+fn is_end(news: &News) -> bool {
+    matches!(news, News::Finished(_))
 }

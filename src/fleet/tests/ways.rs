@@ -463,37 +463,3 @@ async fn a_worker_that_drains_for_long_is_heard_of_all_the_while() {
     assert!(drain.await.unwrap());
     assert_eq!(long.await.unwrap().status, Status::Success);
 }
-
-/// Measured, not promised: `cargo test --release --lib fleet::tests::ways::warm_calls_over_loopback -- --ignored --nocapture`.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement: run it by itself"]
-#[allow(clippy::print_stdout, reason = "it prints what it measured")]
-async fn warm_calls_over_loopback() {
-    let rig = Rig::new();
-    let (node, f) = (rig.node().await, rig.function("f"));
-    let (fleet, _) = rig.fleet(1).await;
-    let measure = async |name: &str, call: &dyn Fn() -> futures_util::future::BoxFuture<'static, ()>| {
-        let mut took = Vec::new();
-        for _ in 0..5000 {
-            let begun = std::time::Instant::now();
-            call().await;
-            took.push(begun.elapsed());
-        }
-        took.sort();
-        println!("{name}: p50 {:?} p99 {:?}", took[took.len() / 2], took[took.len() * 99 / 100]);
-    };
-    let (local, remote) = (node.worker.clone(), fleet.clone());
-    let (a, b) = (f.clone(), f.clone());
-    let direct = move || -> futures_util::future::BoxFuture<'static, ()> {
-        let (worker, call) = (local.clone(), invocation(&a, "echo"));
-        Box::pin(async move { drop(worker.execute(call, ACQUIRE, None).await.unwrap()) })
-    };
-    let over = move || -> futures_util::future::BoxFuture<'static, ()> {
-        let (fleet, call) = (remote.clone(), invocation(&b, "echo"));
-        Box::pin(async move { drop(fleet.execute(call, ACQUIRE, None).await.unwrap()) })
-    };
-    for _ in 0..2 {
-        measure("in this process", &direct).await;
-        measure("over HTTP/2 on loopback", &over).await;
-    }
-}
