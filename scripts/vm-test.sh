@@ -27,6 +27,8 @@ done
 
 work="${WORK:-$(mktemp -d /var/tmp/faasd-vm.XXXXXX)}"
 mkdir -p "$work"
+exec {lock}>"$work/lock"
+flock --nonblock "$lock" || { echo "another machine runs in $work" >&2; exit 1; }
 machine=
 end() {
     if [ -n "$machine" ]; then
@@ -108,10 +110,19 @@ unshare --mount --pid --fork --kill-child bash -c '
 ' - "$emulator" "$work" "$seconds_max" "${arguments[@]}" &
 machine=$!
 tail -n +1 -f --pid="$machine" "$work/checks.log" &
-code=0
+code=0 hung=0 looks=0
+while kill -0 "$machine" 2>/dev/null; do
+    # Some minutes after its result it must have powered off.
+    if grep -q '^vm result: ' "$work/checks.log" && [ $((looks += 1)) -gt 90 ]; then
+        hung=1
+        kill -KILL "$machine"
+    fi
+    sleep 2
+done
 wait "$machine" || code=$?
 machine=
 wait
+[ "$hung" -eq 0 ] || { echo "the machine did not power off; the end of its console:"; tail -n 30 "$work/console.log"; exit 1; } >&2
 
 if ! grep -q '^vm result: ' "$work/checks.log"; then
     echo "the machine ended with code $code and no result; the end of its console:" >&2
