@@ -18,6 +18,7 @@ mod process;
 mod quarantine;
 pub mod seccomp;
 mod socket;
+mod stock;
 mod sys;
 mod zygotes;
 

@@ -219,6 +219,54 @@ def handler(event, context):
     rig.close().await;
 }
 
+/// Whether it was made ahead or for the call: empty, unused, and nobody else's.
+#[tokio::test]
+async fn each_sandbox_has_a_network_of_its_own_that_nobody_was_in() {
+    /// More than lie ready.
+    const AT_ONCE: usize = 10;
+    let rig = Rig::open().await;
+    let source = r#"
+import os, socket
+def lines(name):
+    with open("/proc/net/" + name) as table: return table.read().splitlines()
+def handler(event, context):
+    devices = [line.split() for line in lines("dev")[2:]]
+    seen = {"id": os.stat("/proc/self/ns/net").st_ino, "devices": devices, "tables": [len(lines(t)) for t in ("tcp", "udp", "unix", "route")]}
+    server = socket.create_server(("127.0.0.1", 8080))
+    client = socket.create_connection(("127.0.0.1", 8080), 1)
+    there, _ = server.accept()
+    client.sendall(b"through")
+    seen["loopback"] = there.recv(7).decode()
+    return seen
+"#;
+    let looked = async |sandboxes: &[Arc<dyn Sandbox>]| {
+        let mut ids = Vec::new();
+        for sandbox in sandboxes {
+            let seen: serde_json::Value = serde_json::from_str(&answer(&call(sandbox, "null").await).await).unwrap();
+            let [device] = seen["devices"].as_array().unwrap().as_slice() else { panic!("{seen}") };
+            let device: Vec<&str> = device.as_array().unwrap().iter().filter_map(|word| word.as_str()).collect();
+            assert!(device[0] == "lo:" && device[1..].iter().all(|count| *count == "0"), "somebody sent there: {seen}");
+            // A header each, and of unix sockets the runtime's own is in the namespace where it was made.
+            assert_eq!(seen["tables"], serde_json::json!([1, 1, 1, 1]), "{seen}");
+            assert_eq!(seen["loopback"], "through");
+            ids.push(seen["id"].as_u64().unwrap());
+        }
+        ids
+    };
+    let mut sandboxes = vec![rig.python(source).await];
+    // Some of those that follow were made ahead by then, and the last were not.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for _ in 0..AT_ONCE {
+        sandboxes.push(rig.python(source).await);
+    }
+    let mut ids = looked(&sandboxes).await;
+    ids.push(std::os::unix::fs::MetadataExt::ino(&std::fs::metadata("/proc/self/ns/net").unwrap()));
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), sandboxes.len() + 1, "given twice: {ids:?}");
+    rig.close().await;
+}
+
 #[tokio::test]
 async fn deaths_are_named_and_measured() {
     let rig = Rig::open().await;

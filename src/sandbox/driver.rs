@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use super::cgroup::{self, Claim, Controller, Group, IoLimits, Layout};
+use super::cgroup::{self, Claim, Controller, Layout};
 use super::groups::{claim_groups, io_limits};
 use super::instance::LinuxSandbox;
 use super::interpreters::{Found, Interpreters};
@@ -19,6 +19,7 @@ use super::launcher::protocol::{Interpreter, RUNNER, Root, Scratch, Setup, Start
 use super::process::{Process, Spawned};
 use super::quarantine::Quarantine;
 use super::seccomp;
+use super::stock::Stock;
 use super::zygotes::Zygotes;
 use super::{environment, files};
 use crate::config::{Config, Isolation};
@@ -54,7 +55,7 @@ pub struct Shared {
     pub refused: seccomp::Counters,
     pub quarantine: Quarantine,
     layout: Layout,
-    io: Option<IoLimits>,
+    groups: Arc<Stock>,
     slots: Mutex<Slots>,
 }
 
@@ -86,33 +87,18 @@ impl Shared {
 
     /// What a sandbox with this much memory may use.
     pub fn limits(&self, memory_mb: u32) -> cgroup::Limits {
-        /// As on Lambda: this many megabytes come with one processor.
-        const MB_PER_CPU: f64 = 1769.0;
-        let cpus = f64::from(memory_mb) / MB_PER_CPU;
-        let ceiling = cpus.max(self.config.sandbox.cpu_ceiling_min);
-        cgroup::Limits {
-            memory_bytes: u64::from(memory_mb) * MIB,
-            cpu_shares: (cpus * 1024.0) as u64,
-            cpu_quota_us: (ceiling * 100_000.0) as u64,
-            pids: self.config.limits.pids,
-        }
+        limits(&self.config, memory_mb)
     }
 
-    /// Makes a group and a process in it, which runs `arguments`.
+    /// Makes a process in groups of its own, which runs `arguments`.
     async fn spawn(
         self: &Arc<Self>,
-        name: &str,
         root: Root,
         memory_mb: u32,
         arguments: Vec<String>,
     ) -> Result<Spawned, SandboxError> {
         let slot = self.take_slot()?;
-        let made = Group::make(&self.layout, name).and_then(|group| {
-            group.limit(&self.limits(memory_mb))?;
-            self.io.as_ref().map_or(Ok(()), |io| group.limit_io(io))?;
-            Ok(group)
-        });
-        let group = made.map_err(|error| {
+        let group = self.groups.take(&self.limits(memory_mb)).map_err(|error| {
             self.free_slot(slot);
             SandboxError::Failed { step: "make control groups", cause: error.to_string() }
         })?;
@@ -134,7 +120,7 @@ impl Shared {
 
     /// Makes a sandbox that does nothing, to see whether it can be done. Whether its refused system calls were told.
     async fn try_one(self: &Arc<Self>) -> Result<bool, SandboxError> {
-        let spawned = self.spawn("trial", Root::Run, GENERIC_MEMORY_MB_MIN, vec!["/bin/true".to_owned()]).await?;
+        let spawned = self.spawn(Root::Run, GENERIC_MEMORY_MB_MIN, vec!["/bin/true".to_owned()]).await?;
         let exit = tokio::time::timeout(TRIAL_TIMEOUT, spawned.process.wait()).await;
         match exit {
             Ok(ended) if ended.exit.code == Some(0) => Ok(spawned.is_counted),
@@ -142,6 +128,24 @@ impl Shared {
             Err(_) => Err(SandboxError::Failed { step: "try a sandbox", cause: "it does not end".to_owned() }),
         }
     }
+}
+
+fn limits(config: &Config, memory_mb: u32) -> cgroup::Limits {
+    /// As on Lambda: this many megabytes come with one processor.
+    const MB_PER_CPU: f64 = 1769.0;
+    let cpus = f64::from(memory_mb) / MB_PER_CPU;
+    let ceiling = cpus.max(config.sandbox.cpu_ceiling_min);
+    cgroup::Limits {
+        memory_bytes: u64::from(memory_mb) * MIB,
+        cpu_shares: (cpus * 1024.0) as u64,
+        cpu_quota_us: (ceiling * 100_000.0) as u64,
+        pids: config.limits.pids,
+    }
+}
+
+/// What a sandbox has until it is given a function.
+fn generic_memory_mb(config: &Config) -> u32 {
+    config.limits.memory_mb_default.max(GENERIC_MEMORY_MB_MIN)
 }
 
 impl LinuxSandboxes {
@@ -228,7 +232,11 @@ impl LinuxSandboxes {
             refused: seccomp::Counters::default(),
             quarantine: Quarantine::default(),
             layout: layout.clone(),
-            io: io_limits(config, layout, warnings),
+            groups: Stock::new(
+                layout.clone(),
+                limits(config, generic_memory_mb(config)),
+                io_limits(config, layout, warnings),
+            ),
             slots: Mutex::default(),
         });
         match shared.try_one().await {
@@ -237,6 +245,7 @@ impl LinuxSandboxes {
                 "refused system calls are not counted: another seccomp listener is in force, or the kernel is older than 5.0"
             ),
             Err(error) => {
+                shared.groups.close();
                 // It ends what is in the groups, which it can't while they are claimed: another may only begin when it is gone.
                 drop(claim.take());
                 shared.launcher.close().await;
@@ -298,6 +307,7 @@ impl LinuxSandboxes {
     pub async fn close(&self) {
         let task = self.launcher.lock().unwrap_or_else(PoisonError::into_inner).take();
         let layout = self.shared.layout.clone();
+        self.shared.groups.close();
         // From here on they are the launcher's, to clear away.
         drop(self.claim.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.shared.launcher.close().await;
@@ -356,12 +366,12 @@ impl SandboxDriver for LinuxSandboxes {
         let arguments = self.arguments(kind)?;
         let _turn = self.making.acquire().await.map_err(|_| SandboxError::Cancelled)?;
         let (root, memory_mb) = match kind {
-            SandboxKind::Runtime(_) => {
-                (Root::Run, self.shared.config.limits.memory_mb_default.max(GENERIC_MEMORY_MB_MIN))
-            }
+            SandboxKind::Runtime(_) => (Root::Run, generic_memory_mb(&self.shared.config)),
             SandboxKind::Build(_) => (Root::Build, self.shared.config.sandbox.build_memory_mb),
         };
-        let spawned = self.shared.spawn(&id.to_string(), root, memory_mb, arguments).await?;
+        let spawned = self.shared.spawn(root, memory_mb, arguments).await?;
+        // Its groups are named by themselves, since they were there before it.
+        tracing::debug!(sandbox_id = %id, group = spawned.process.group.name(), "sandbox made");
         let compiler = match kind {
             SandboxKind::Build(runtime) => self.interpreters.compiler(runtime).and_then(|found| found.clone().ok()),
             SandboxKind::Runtime(_) => None,

@@ -111,6 +111,12 @@ impl Group {
         })
     }
 
+    /// As they are named below the project's own; empty where there are none.
+    pub fn name(&self) -> &str {
+        let name = self.directories.first().and_then(|directory| directory.file_name());
+        name.and_then(std::ffi::OsStr::to_str).unwrap_or_default()
+    }
+
     /// Files for the sandbox's first process to write `0` into (v1).
     pub fn tasks(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.tasks.iter().map(AsFd::as_fd)

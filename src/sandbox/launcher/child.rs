@@ -11,7 +11,7 @@
 
 use std::ffi::CString;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -72,8 +72,8 @@ pub struct Plan<'a> {
     /// The launcher's pidfd.
     pub launcher: BorrowedFd<'a>,
     pub root: &'a Path,
-    /// The slot's shared mount, where code will appear.
-    pub task: &'a Path,
+    /// A copy of the slot's shared mount, where code will appear; attached nowhere yet.
+    pub task: OwnedFd,
     /// Options of the tmpfs that `/tmp` and `/output` are on.
     pub scratch: &'a str,
     pub user_namespace: bool,
@@ -83,6 +83,8 @@ pub struct Plan<'a> {
     pub filters: &'a Filters,
     /// What of `/proc` is covered.
     pub proc_covers: &'a [Cover],
+    /// Whether its network was made with it, and not ahead.
+    pub own_network: bool,
     /// Whether the sandbox gets clocks of its own.
     pub time_namespace: bool,
     /// What Landlock is to take away.
@@ -132,7 +134,9 @@ fn enter(plan: Plan<'_>) -> Result<std::convert::Infallible, StepError> {
         walls::become_id(root).map_err(|errno| io::Error::from_raw_os_error(errno.0)).step("become root inside")?;
     }
     mounts(&plan, user)?;
-    sys::loopback_up().step("bring up loopback")?;
+    if plan.own_network {
+        sys::loopback_up().step("bring up loopback")?;
+    }
     sethostname("sandbox").step("set the host name")?;
     let Start { open_files_max, tasks_max, .. } = *plan.start;
     walls::part(Limits { open_files_max, tasks_max })?;
@@ -193,8 +197,8 @@ fn mounts(plan: &Plan<'_>, user: u32) -> Result<(), StepError> {
     mount(Some(plan.root), plan.root, none, MsFlags::MS_BIND | MsFlags::MS_REC, none).step("copy the root")?;
     chdir(plan.root).step("enter the root")?;
     // What the launcher mounts in the slot from now on shows up here too, and nothing goes the other way.
-    let task = Path::new("..").join(plan.task);
-    mount(Some(&task), template::TASK, none, MsFlags::MS_BIND, none).step("mount /var/task")?;
+    sys::move_mount(plan.task.as_fd(), &c_path(Path::new(template::TASK)).step("read a path")?)
+        .step("mount /var/task")?;
     mount(none, template::TASK, none, MsFlags::MS_SLAVE, none).step("follow the slot")?;
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     scratch(plan.scratch, user, quiet)?;

@@ -10,6 +10,8 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::pipe2;
 
 use super::child::{self, Given, Plan, ROOT_INSIDE, Runtime, USER_INSIDE};
+use super::moulds::Moulds;
+use super::networks::Network;
 use super::protocol::{Reply, Root, Start};
 use super::serve::{Launcher, failed, reply};
 use super::template::{Step, StepError};
@@ -147,13 +149,14 @@ impl Launcher {
     fn clone_first(&mut self, start: &Start, given: &Given, runtime: Runtime) -> Result<First, StepError> {
         let missing = || StepError { step: "choose a root".into(), source: io::ErrorKind::InvalidData.into() };
         let task = self.open_slot(start.slot)?;
+        let network = self.networks.take();
         let (go_read, go_write) = pipe2(OFlag::O_CLOEXEC).step("make a pipe")?;
         let (failure, failure_theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).step("make a socket")?;
         let plan = Plan {
             launcher: self.itself.as_fd(),
             root: self.root(start.root).ok_or_else(missing)?,
-            task: &task,
+            task,
             scratch: &self.scratch,
             user_namespace: self.setup.user_namespace,
             start,
@@ -161,24 +164,13 @@ impl Launcher {
             runtime,
             filters: &self.filters,
             proc_covers: &self.proc_covers,
+            own_network: network.is_none(),
             time_namespace: self.time_namespace,
             landlock: self.landlock,
             go: go_read,
             failure: failure_theirs,
         };
-        let mut flags =
-            libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-        if self.setup.user_namespace {
-            flags |= libc::CLONE_NEWUSER;
-        }
-        let cloned = sys::clone3(flags as u64, given.v2.as_ref().map(AsFd::as_fd));
-        let step = match &cloned {
-            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
-                "clone into new namespaces (a limit of user.max_*_namespaces is reached)"
-            }
-            _ => "clone into new namespaces",
-        };
-        match cloned.step(step)? {
+        match self.clone_within(network, start.root, given.v2.as_ref().map(AsFd::as_fd))? {
             Cloned::Child => {
                 drop(go_write);
                 child::run(plan)
@@ -187,6 +179,43 @@ impl Launcher {
                 Ok(First { pid, pidfd, failure, failure_theirs: plan.failure, go: go_write })
             }
         }
+    }
+
+    /// What is cloned has its network of the launcher, where none is made with it, and a copy of the launcher's mounts: so the launcher goes
+    /// where these are to be had for this one clone.
+    fn clone_within(
+        &self,
+        network: Option<Network>,
+        root: Root,
+        group: Option<BorrowedFd<'_>>,
+    ) -> Result<Cloned, StepError> {
+        let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        if self.setup.user_namespace {
+            flags |= libc::CLONE_NEWUSER;
+        }
+        match &network {
+            Some(network) => network.enter()?,
+            None => flags |= libc::CLONE_NEWNET,
+        }
+        let entered = self.moulds.as_ref().map_or(Ok(()), |moulds| moulds.enter(root));
+        let cloned = entered.and_then(|()| {
+            let cloned = sys::clone3(flags as u64, group);
+            let step = match &cloned {
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                    "clone into new namespaces (a limit of user.max_*_namespaces is reached)"
+                }
+                _ => "clone into new namespaces",
+            };
+            cloned.step(step)
+        });
+        if !matches!(cloned, Ok(Cloned::Child)) {
+            let left = network.map_or(Ok(()), |_| self.networks.leave());
+            if self.moulds.as_ref().map_or(Ok(()), Moulds::leave).and(left).is_err() {
+                // Out of place it could do nothing right; the daemon starts another.
+                sys::exit(1);
+            }
+        }
+        cloned
     }
 
     /// For one whose `failure` can be read.

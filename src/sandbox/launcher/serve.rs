@@ -13,6 +13,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use super::make::Starting;
+use super::moulds::Moulds;
+use super::networks::{self, Networks};
 use super::proc::{self, Cover};
 use super::protocol::{MESSAGE_BYTES_MAX, Reply, Request, Root, Scratch, Setup};
 use super::template::{self, Step, StepError, c_path};
@@ -68,6 +70,8 @@ pub struct Launcher {
     pub(super) time_namespace: bool,
     pub(super) landlock: Rights,
     pub(super) zygotes: Vec<Zygote>,
+    pub(super) networks: Networks,
+    pub(super) moulds: Option<Moulds>,
     roots: [(Root, PathBuf); 2],
     slots: PathBuf,
     pub(super) starting: Vec<Starting>,
@@ -119,6 +123,7 @@ impl Launcher {
         let time_namespace = setup.user_namespace && time::is_offered();
         let zygotes = if setup.user_namespace { std::mem::take(&mut setup.zygotes) } else { Vec::new() };
         let zygotes = zygotes.into_iter().filter_map(|kept| Zygote::new(kept.arguments, kept.environment)).collect();
+        let networks = Networks::new(setup.user_namespace)?;
         let Scratch { bytes, inodes } = setup.scratch;
         let launcher = Self {
             itself: sys::itself().step("open its own pidfd")?,
@@ -129,6 +134,8 @@ impl Launcher {
             time_namespace,
             landlock: landlock::offered(),
             zygotes,
+            networks,
+            moulds: Moulds::make(&roots)?,
             roots,
             slots,
             starting: Vec::new(),
@@ -146,24 +153,32 @@ impl Launcher {
             self.look_after_zygotes(socket)?;
             let starting = self.starting.iter().map(|s| s.failure.as_fd());
             let zygotes = self.zygotes.iter().filter_map(Zygote::socket);
-            let sockets = std::iter::once(socket.as_fd()).chain(starting).chain(zygotes);
+            let sockets = std::iter::once(socket.as_fd()).chain(starting).chain(zygotes).chain(self.networks.coming());
             let mut waited: Vec<_> = sockets.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
             // Ended sandboxes are collected at least so often; nobody waits for it.
             let patience = self.zygotes.iter().map(Zygote::patience).fold(COLLECT, Duration::min);
+            let patience = if self.networks.wants_more() { patience.min(networks::QUIET) } else { patience };
             // A millisecond more, so that it is over then.
             let patience = u16::try_from(patience.as_millis() + 1).unwrap_or(u16::MAX);
-            match poll(&mut waited, PollTimeout::from(patience)) {
+            let quiet = match poll(&mut waited, PollTimeout::from(patience)) {
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(error) => return Err(error.into()),
-                Ok(_) => {}
-            }
+                Ok(ready) => ready == 0,
+            };
             let readable = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
+            let arrived = self.networks.coming().and_then(|_| waited.pop()).is_some_and(|fd| readable(&fd));
             let asked = readable(&waited[0]);
             let (starting, zygotes) = waited[1..].split_at(self.starting.len());
             let begun: Vec<usize> = (0..starting.len()).filter(|i| readable(&starting[*i])).collect();
             let spoken = zygotes.iter().any(readable);
             if spoken {
                 self.hear_zygotes(socket)?;
+            }
+            if arrived {
+                self.networks.arrive();
+            }
+            if quiet && self.networks.wants_more() {
+                self.networks.begin();
             }
             for index in begun.into_iter().rev() {
                 let starting = self.starting.swap_remove(index);
@@ -232,8 +247,9 @@ impl Launcher {
         self.zygotes.iter_mut().filter_map(Zygote::hear).try_for_each(|told| reply(socket, &told, &[]))
     }
 
-    /// Makes the slot's directory a mount of its own that others can follow.
-    pub fn open_slot(&mut self, slot: u32) -> Result<PathBuf, StepError> {
+    /// Makes the slot's directory a mount of its own. What is mounted there later shows up in the copy that comes back, wherever that is
+    /// attached.
+    pub fn open_slot(&mut self, slot: u32) -> Result<OwnedFd, StepError> {
         let dir = self.slot_dir(slot);
         if self.used.contains_key(&slot) {
             self.release(slot);
@@ -249,7 +265,7 @@ impl Launcher {
         mount(none, &dir, none, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | closed, none).step("close a slot")?;
         // Shared on its own, not with its siblings.
         mount(none, &dir, none, MsFlags::MS_SHARED, none).step("share a slot")?;
-        Ok(dir)
+        sys::open_tree(&c_path(&dir).step("read a path")?, false).step("copy a slot")
     }
 
     fn show_code(&mut self, slot: u32, code: &Path) -> Result<(), StepError> {
