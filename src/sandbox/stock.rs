@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::cgroup::{CgroupError, Group, IoLimits, Layout, Limits};
 
 /// Twice as many as the pool starts at once by default. Each holds some kernel memory and the descriptors that a sandbox has anyway.
@@ -29,7 +31,8 @@ pub struct Stock {
     io: Option<IoLimits>,
     /// `None`: closed.
     ready: Mutex<Option<Vec<Group>>>,
-    /// Names.
+    /// Of this run alone: groups that an earlier one was killed in may still be there, and its launcher may be about to end them.
+    run: String,
     made: AtomicU64,
     filling: AtomicBool,
     /// Held while one is made ahead.
@@ -43,6 +46,7 @@ impl Stock {
             limits,
             io,
             ready: Mutex::new(Some(Vec::new())),
+            run: format!("{:08x}", Uuid::new_v4().as_fields().0),
             made: AtomicU64::new(0),
             filling: AtomicBool::new(false),
             adding: Mutex::new(()),
@@ -93,7 +97,7 @@ impl Stock {
     }
 
     fn make(&self) -> Result<Group, CgroupError> {
-        let name = self.made.fetch_add(1, Ordering::Relaxed).to_string();
+        let name = format!("{}-{}", self.run, self.made.fetch_add(1, Ordering::Relaxed));
         let group = Group::make(&self.layout, &name)?;
         group.limit(&self.limits)?;
         self.io.as_ref().map_or(Ok(()), |io| group.limit_io(io))?;
@@ -152,9 +156,9 @@ mod tests {
         drop(stock.take(&LIMITS).unwrap());
         filled(&stock).await;
         stock.take(&Limits { memory_bytes: 1 << 30, ..LIMITS }).unwrap();
-        let read =
-            |name: &usize| std::fs::read_to_string(tree.path().join(name.to_string()).join("memory.max")).unwrap();
-        let limits: Vec<String> = (0..=AHEAD_MAX).collect::<Vec<_>>().iter().map(read).collect();
+        let made = std::fs::read_dir(tree.path()).unwrap();
+        let limits: Vec<String> =
+            made.map(|group| std::fs::read_to_string(group.unwrap().path().join("memory.max")).unwrap()).collect();
         assert_eq!(limits.iter().filter(|limit| *limit == "1073741824").count(), 1, "{limits:?}");
     }
 
@@ -166,6 +170,16 @@ mod tests {
         stock.close();
         tokio::time::sleep(3 * QUIET).await;
         assert_eq!((groups(tree.path()), stock.add()), (1, false));
+    }
+
+    #[tokio::test]
+    async fn a_run_never_meets_the_groups_of_another() {
+        let tree = tempfile::tempdir().unwrap();
+        let runs = [stock(tree.path()), stock(tree.path())];
+        let _taken: Vec<Group> =
+            runs.iter().flat_map(|run| [run.take(&LIMITS).unwrap(), run.take(&LIMITS).unwrap()]).collect();
+        runs.iter().for_each(|run| run.close());
+        assert_eq!(groups(tree.path()), 4);
     }
 
     /// A kernel that refuses is asked again by whoever needs groups, and not all the time.
