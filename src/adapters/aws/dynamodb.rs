@@ -54,6 +54,11 @@ use registry::Functions;
 pub use create::{Made, create_tables};
 pub use letters::Letters;
 
+/// The keys alone, for whoever is no node.
+pub fn keys(client: Client, table_prefix: &str) -> impl KeyStore {
+    Keys::new(Arc::new(Database::new(client, table_prefix)))
+}
+
 /// The open store: a handle for each port. The handles stay usable until [`DynamoDb::close`].
 pub struct DynamoDb {
     pub invocations: Arc<dyn InvocationStore>,
