@@ -38,7 +38,7 @@ async fn ec2(query: &str) -> String {
     let request = request.header("content-type", "application/x-www-form-urlencoded");
     let answer = request.body(format!("{query}&Version=2016-11-15")).send().await;
     assert_eq!(answer.status, 200, "{query}: {}", answer.text());
-    answer.text().to_owned()
+    answer.text()
 }
 
 fn between<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
