@@ -4,6 +4,7 @@
 pub mod audit_file;
 #[cfg(feature = "aws")]
 pub mod aws;
+pub mod disk_space;
 pub mod embedded;
 pub mod key_set_file;
 pub mod key_set_web;

@@ -80,6 +80,7 @@ pub struct Config {
     pub redis: Redis,
     pub fleet: Fleet,
     pub retention: Retention,
+    pub disk: Disk,
     pub shutdown: Shutdown,
     pub metrics: Metrics,
     pub log: Log,
@@ -108,6 +109,7 @@ impl Default for Config {
             redis: Redis::default(),
             fleet: Fleet::default(),
             retention: Retention::default(),
+            disk: Disk::default(),
             shutdown: Shutdown::default(),
             metrics: Metrics::default(),
             log: Log::default(),
@@ -367,6 +369,20 @@ pub struct Retention {
 impl Default for Retention {
     fn default() -> Self {
         Self { results_s: 3600, logs_s: 30 * 24 * 3600, records_max: 5_000_000, store_bytes_max: 10 << 30, sweep_s: 60 }
+    }
+}
+
+/// The disk that the data directory is on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Disk {
+    /// Bytes that are to stay free: below twice as many, what can be had again goes; below it, writes are refused. 0: neither.
+    pub free_bytes_min: u64,
+}
+
+impl Default for Disk {
+    fn default() -> Self {
+        Self { free_bytes_min: 256 << 20 }
     }
 }
 

@@ -55,6 +55,7 @@ use crate::ports::audit::AuditLog;
 use crate::ports::buckets::Buckets;
 use crate::ports::bus::{Bus, News, Subscription};
 use crate::ports::clock::Clock;
+use crate::ports::disk::Disk;
 use crate::ports::executor::{Builder, Executor, LogSinks};
 use crate::ports::invocations::InvocationStore;
 use crate::ports::keys::KeyStore;
@@ -103,6 +104,7 @@ pub struct ControllerPorts {
     pub packages: Arc<dyn Packages>,
     /// What nodes of a fleet tell each other of their workers by; `None`: there is no fleet, or it has no such place.
     pub roster: Option<Arc<dyn Roster>>,
+    pub disk: Arc<dyn Disk>,
     /// What this node is called where it runs something itself: the worker of this process, if there is one.
     pub node_id: WorkerId,
 }
@@ -134,6 +136,7 @@ pub struct Controller {
     metrics: Metrics,
     prometheus: prometheus::Registry,
     roster: Option<Arc<dyn Roster>>,
+    disk: Arc<dyn Disk>,
     node_id: WorkerId,
     /// Synchronous calls go through the queue, all of them.
     queues_all: bool,
@@ -163,6 +166,7 @@ impl Controller {
             artifacts: ports.artifacts,
             bus: ports.bus,
             roster: ports.roster,
+            disk: ports.disk,
             node_id: ports.node_id,
             queues_all: config.fleet.dispatch == Dispatch::Queue,
             executor: ports.executor,

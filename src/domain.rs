@@ -5,6 +5,7 @@
 //! folder for forbidden names.
 
 pub mod audit;
+pub mod disk;
 pub mod env;
 pub mod function;
 pub mod ids;
@@ -20,4 +21,5 @@ pub mod pool;
 pub mod principal;
 pub mod rate;
 pub mod scaling;
+pub mod tenure;
 pub mod time;

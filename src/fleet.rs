@@ -9,6 +9,9 @@
 //! Neither end believes the other: heads and frames are bounded and checked, a worker that answers with anything else costs one more
 //! try elsewhere and is left alone for a while. It knows ports only.
 
+mod address;
+mod address_metrics;
+mod alone;
 mod answer;
 mod called;
 mod connection;
@@ -33,6 +36,8 @@ mod tests;
 
 use std::time::Duration;
 
+pub use address::{AddressPorts, Keeper, Keeping};
+pub use alone::{Heard, watch_alone};
 pub use heart::beat;
 pub use identity::{Secret, SecretError};
 pub use metrics::Metrics;

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! build:  backends → sandboxes → worker → controller → listener          (a role has the worker, the controller, or both)
-//! down:   cordon → stop polling → drain → return leases → end sandboxes → flush → exit code      (a second signal: at once)
+//! down:   let the fleet's address go → cordon → stop polling → drain → return leases → end sandboxes → flush → exit code      (a second signal: at once)
 //! ```
 
 mod backends;
 mod controls;
+mod disk;
 mod identity;
 mod leader;
 mod memory;
@@ -25,14 +26,16 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::adapters::disk_space::DiskSpace;
 use crate::adapters::embedded::OpenError;
 use crate::adapters::local_vault::{self, LocalVault};
 use crate::adapters::system_clock::SystemClock;
 use crate::config::{Backend, Config, Role};
 use crate::controller;
 use crate::controller::tls::{Tls, TlsError};
-use crate::fleet::{self, FleetTlsError, SecretError};
+use crate::fleet::{self, FleetTlsError, Keeper, SecretError};
 use crate::ports::clock::Clock;
+use crate::ports::disk::Spare;
 use crate::ports::sandbox::SandboxError;
 use crate::sandbox;
 
@@ -96,6 +99,7 @@ pub struct Node {
     address: std::net::SocketAddr,
     tls: Option<Arc<Tls>>,
     beating: Option<AbortOnDrop>,
+    watching: AbortOnDrop,
 }
 
 /// Runs a node until it is told to stop. The exit code.
@@ -174,6 +178,7 @@ impl Node {
         let address = bound.unwrap_or(Ok(config.listen)).map_err(step("read the listener's address"))?;
         let id = identity::worker_id();
         let packages = Arc::new(ZipPackages::new(config.limits.clone()));
+        let disk = Arc::new(DiskSpace::new(&config.data_dir, config.disk.free_bytes_min));
         let mut works = match config.role {
             Role::Controller => None,
             Role::Worker | Role::Both => {
@@ -191,6 +196,14 @@ impl Node {
         };
         metrics::register(&registry, works.as_ref().map(|works| works.sandboxes.clone()), config.role.as_str())
             .map_err(step("register the node's metrics"))?;
+        let mut spares: Vec<Arc<dyn Spare>> = Vec::new();
+        if let Some(works) = &works {
+            spares.push(works.worker.clone());
+        }
+        spares.push(backends.spare.clone());
+        let watch = disk::Watch::new(disk.clone(), spares, &registry);
+        let watch = watch.map_err(step("register the disk's metrics"))?;
+        let watching = AbortOnDrop(tokio::spawn(watch.run()).abort_handle());
         let worker = works.as_ref().map(|works| works.worker.clone());
         // One that is alone has nothing to count of a fleet.
         let in_fleet = config.role != Role::Both || door.is_some();
@@ -208,7 +221,7 @@ impl Node {
             None => None,
             Some(runs) => {
                 let (clock, metrics) = (clock.clone(), registry.clone());
-                Some(Controls::build(&backends, &config, runs, id, clock, packages, metrics).await?)
+                Some(Controls::build(&backends, &config, runs, id, disk, clock, packages, metrics).await?)
             }
         };
         let (mut beating, mut opened) = (None, None);
@@ -224,7 +237,7 @@ impl Node {
             }
         }
         std::fs::write(config.data_dir.join("address"), address.to_string()).map_err(step("write the address file"))?;
-        Ok(Self { config, backends, works, controls, door: opened, listener, address, tls, beating })
+        Ok(Self { config, backends, works, controls, door: opened, listener, address, tls, beating, watching })
     }
 
     /// Serves until a signal, then takes everything down.
@@ -235,7 +248,7 @@ impl Node {
         // What only the start needed.
         sandbox::release_code();
         sandbox::release_heap();
-        let Self { config, backends, works, controls, door, listener, tls, beating, .. } = self;
+        let Self { config, backends, works, controls, door, listener, tls, beating, watching, .. } = self;
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let serving = controls.as_ref().zip(listener).map(|(controls, listener)| {
             tokio::spawn(controller::serve(listener, controls.controller.clone(), tls, async {
@@ -243,6 +256,7 @@ impl Node {
                 let _ = stopped.await;
             }))
         });
+        let holding = controls.as_ref().and_then(|controls| controls.keeper.clone()).map(Keeper::start);
         let worker = works.as_ref().map(|works| works.worker.clone());
         let instance = backends.shared.instance.clone();
         let asked = async {
@@ -273,6 +287,9 @@ impl Node {
             if let Some(controls) = &controls {
                 controls.controller.audit_drain(name).await;
             }
+            if let Some(holding) = holding {
+                holding.let_go().await;
+            }
             // Nobody listens only if the server has ended already.
             let _ = stop.send(());
             let within = Duration::from_millis(config.shutdown.drain_ms);
@@ -294,6 +311,7 @@ impl Node {
             }
             // Heard of until now, as draining; from now on not at all.
             drop(beating);
+            drop(watching);
             if let Some(works) = &works {
                 works.close().await;
             }

@@ -3,12 +3,14 @@
 //! Each port has one error enum whose variants are what a caller can do about it. Every adapter of a port passes the same suite
 //! in `tests/contract/`.
 
+pub mod address;
 pub mod artifacts;
 pub mod audit;
 pub mod buckets;
 pub mod bus;
 pub mod claims;
 pub mod clock;
+pub mod disk;
 pub mod executor;
 pub mod instance;
 pub mod invocations;

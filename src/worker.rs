@@ -54,6 +54,7 @@ use crate::domain::pool::{Event, Pool};
 use crate::ports::artifacts::ArtifactStore;
 use crate::ports::bus::{Bus, News};
 use crate::ports::clock::Clock;
+use crate::ports::disk::Spare;
 use crate::ports::executor::{
     BuildError, Builder, ExecuteError, Executor, Host, LogSinks, Order, OrderError, PoolView, Storing, WorkerState,
     WorkerView,
@@ -119,6 +120,15 @@ enum Phase {
     Ending,
 }
 
+/// Why it takes no new work: each reason ends by itself.
+#[derive(Default)]
+struct Cordons {
+    /// By a person, or by what the instance is told.
+    ordered: bool,
+    /// Nobody of the fleet is heard.
+    alone: bool,
+}
+
 /// See the module. Made by [`Worker::new`]; does nothing by itself until [`Worker::start`].
 pub struct Worker {
     identity: Identity,
@@ -143,6 +153,7 @@ pub struct Worker {
     retry: Retry,
     grace: Duration,
     phase: watch::Sender<Phase>,
+    cordons: Mutex<Cordons>,
     /// Told when somebody wants this process to drain and end.
     drain_asked: Notify,
     pace: Mutex<metrics::Pace>,
@@ -205,6 +216,7 @@ impl Worker {
             preparing: Arc::new(Semaphore::new(PREPARING_MAX)),
             retry,
             phase: watch::Sender::new(Phase::Active),
+            cordons: Mutex::default(),
             drain_asked: Notify::new(),
             pace: Mutex::default(),
             polling: Tasks::default(),
@@ -261,6 +273,19 @@ impl Worker {
 
     /// Takes no new work, or takes it again; `false`: it drains.
     pub fn cordon(&self, on: bool) -> bool {
+        self.cordon_for(|cordons| cordons.ordered = on)
+    }
+
+    /// The same for as long as it hears of nobody, whatever it is told meanwhile.
+    pub fn cordon_alone(&self, on: bool) -> bool {
+        self.cordon_for(|cordons| cordons.alone = on)
+    }
+
+    fn cordon_for(&self, change: impl FnOnce(&mut Cordons)) -> bool {
+        // Held to the end: of two changes at once the later one is in force.
+        let mut cordons = self.cordons.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut cordons);
+        let on = cordons.ordered || cordons.alone;
         let mut drains = false;
         self.phase.send_if_modified(|phase| {
             let next = if on { Phase::Cordoned } else { Phase::Active };
@@ -406,6 +431,18 @@ impl Host for Worker {
 
     async fn idle_changed(&self) {
         self.sandboxes.changed().await;
+    }
+}
+
+/// Code that no sandbox holds: it is unpacked again when it is wanted.
+#[async_trait]
+impl Spare for Worker {
+    fn name(&self) -> &'static str {
+        "code"
+    }
+
+    async fn give_back(&self, wanted: u64) -> u64 {
+        self.code.give_back(wanted)
     }
 }
 

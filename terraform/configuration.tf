@@ -16,6 +16,7 @@ locals {
       dead_letter_url   = aws_sqs_queue.dead_letters.url
       metrics_namespace = local.metrics_namespace
       log_group         = join("", aws_cloudwatch_log_group.records[*].name)
+      elastic_ip        = role == "worker" ? "" : aws_eip.api.allocation_id
       # Its own Redis a controller finds without the address, which it can take only once it has Redis.
       redis_url = local.redis_on_controller && role != "worker" ? "redis://127.0.0.1:6379" : local.redis_url
       logs_s    = 86400 * var.retention_days

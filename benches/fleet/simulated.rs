@@ -24,7 +24,7 @@ use faasd::domain::ids::{InvocationId, VersionKey, WorkerId};
 use faasd::domain::invocation::Invocation;
 use faasd::domain::outcome::{Outcome, Output, StartType, Status, Timings, Usage};
 use faasd::domain::time::Timestamp;
-use faasd::fleet::{self, Access, Metrics, Secret, Server};
+use faasd::fleet::{self, Access, Heard, Metrics, Secret, Server};
 use faasd::ports::clock::Clock;
 use faasd::ports::executor::{
     BuildError, Builder, ExecuteError, Executor, Host, Order, OrderError, PoolView, WorkerState, WorkerView,
@@ -137,7 +137,9 @@ async fn worker(
     let access = Access { metrics_token: String::new(), body_timeout: BODY_WITHIN };
     let told = Arc::new(Metrics::new(&metrics));
     let secret = Secret::open(&config.fleet)?;
-    let server = Server::new(host.clone(), id, registry, secret, config.limits.clone(), access, clock, told, metrics);
+    let heard = Heard::new(clock.clone(), &metrics);
+    let (limits, hears) = (config.limits.clone(), heard.clone());
+    let server = Server::new(host.clone(), id, registry, secret, limits, access, clock, told, hears, metrics);
     tokio::spawn(fleet::serve(listener, server.clone(), None, std::future::pending()));
     while !redis.bus.reach().is_some_and(|reach| reach.is_up) {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -149,7 +151,7 @@ async fn worker(
     tokio::spawn(async move {
         // Whole: its connections live as long as this.
         let redis = redis;
-        let beating = fleet::beat(host, redis.roster.clone(), every);
+        let beating = fleet::beat(host, redis.roster.clone(), every, heard);
         tokio::join!(beating, fleet::offer(server, redis.claims.clone()));
     });
     Ok(())

@@ -49,6 +49,7 @@ use crate::ports::StoreError;
 use crate::ports::artifacts::ArtifactStore;
 use crate::ports::bus::Bus;
 use crate::ports::clock::Clock;
+use crate::ports::disk::Spare;
 use crate::ports::invocations::InvocationStore;
 use crate::ports::keys::KeyStore;
 use crate::ports::lessons::Lessons;
@@ -128,7 +129,7 @@ pub struct Embedded {
     pub artifacts: Arc<dyn ArtifactStore>,
     pub bus: Arc<dyn Bus>,
     store: Arc<Store>,
-    sweeper: Sweeper,
+    sweeper: Arc<Sweeper>,
 }
 
 impl Embedded {
@@ -171,13 +172,18 @@ impl Embedded {
             artifacts,
             bus: Arc::new(LocalBus::new()),
             store,
-            sweeper,
+            sweeper: Arc::new(sweeper),
         })
     }
 
     /// Clears away what is over now, rather than at the next interval.
     pub async fn sweep(&self) -> Result<(), StoreError> {
         self.sweeper.sweep_now().await
+    }
+
+    /// What is over, for a disk that fills.
+    pub fn spare(&self) -> Arc<dyn Spare> {
+        self.sweeper.clone()
     }
 
     /// Refuses new work, writes all that was accepted, folds the log into the database and gives the directory free.

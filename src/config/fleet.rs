@@ -46,6 +46,9 @@ pub struct Aws {
     pub metrics_namespace: String,
     /// CloudWatch Logs group of final records; empty: they are not sent there.
     pub log_group: String,
+    /// Allocation of the Elastic IP at which callers find the fleet: `eipalloc-…`. One of the controllers that are ready has it; empty: there
+    /// is none.
+    pub elastic_ip_allocation: String,
     /// Disk for artifacts that were read; beyond it the longest unused go.
     pub cache_bytes: u64,
 }
@@ -62,6 +65,7 @@ impl Default for Aws {
             operation_timeout_ms: 10_000,
             metrics_namespace: String::new(),
             log_group: String::new(),
+            elastic_ip_allocation: String::new(),
             cache_bytes: 2 << 30,
         }
     }
@@ -113,6 +117,8 @@ pub struct Fleet {
     pub ca_file: String,
     /// Between two heartbeats.
     pub heartbeat_ms: u64,
+    /// A worker that hears from no roster, queue or controller for so long takes no new work until it does; 0: it goes on.
+    pub alone_after_s: u64,
 }
 
 impl Default for Fleet {
@@ -125,6 +131,7 @@ impl Default for Fleet {
             secret_file: String::new(),
             ca_file: String::new(),
             heartbeat_ms: 2_000,
+            alone_after_s: 30,
         }
     }
 }

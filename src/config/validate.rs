@@ -28,6 +28,8 @@ const SAMPLE_MS_MIN: u64 = 100;
 const JWT_SECRET_BYTES_MIN: usize = 32;
 /// More tolerance than this would keep expired tokens alive.
 const CLOCK_SKEW_S_MAX: u64 = 600;
+/// More than a tebibyte is a mistyped unit.
+const FREE_BYTES_MAX: u64 = 1 << 40;
 /// Smaller than any interpreter needs to start.
 const MEMORY_MB_FLOOR: u32 = 16;
 /// Fewer than an interpreter, its threads and one child.
@@ -302,6 +304,7 @@ impl Rules {
         self.at_least("retention.logs_s", retention.logs_s, 1);
         self.at_least("retention.records_max", retention.records_max, 1);
         self.at_least("retention.sweep_s", retention.sweep_s, 1);
+        self.between("disk.free_bytes_min", config.disk.free_bytes_min, 0, FREE_BYTES_MAX);
     }
 }
 
@@ -315,7 +318,7 @@ fn is_origin(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Secrets;
+    use crate::config::{Backend, Role, Secrets};
 
     #[test]
     fn the_defaults_keep_every_rule() {
@@ -411,6 +414,18 @@ mod tests {
             ("redis.url", |c| c.redis.url = "localhost:6379".into()),
             ("redis.url", |c| c.redis.url = "redis://:password@host".into()),
             ("aws.table_prefix", |c| c.aws.table_prefix = "a b".into()),
+            ("aws.elastic_ip_allocation", |c| {
+                c.backend = Backend::Aws;
+                c.aws.elastic_ip_allocation = "203.0.113.9".into();
+            }),
+            ("aws.elastic_ip_allocation", |c| c.aws.elastic_ip_allocation = "eipalloc-0a".into()),
+            ("aws.elastic_ip_allocation", |c| {
+                (c.backend, c.role) = (Backend::Aws, Role::Worker);
+                c.aws.elastic_ip_allocation = "eipalloc-0a".into();
+            }),
+            ("fleet.alone_after_s", |c| c.fleet.alone_after_s = 3),
+            ("fleet.alone_after_s", |c| c.fleet.alone_after_s = 601),
+            ("disk.free_bytes_min", |c| c.disk.free_bytes_min = 1 << 50),
         ];
         for (key, change) in cases {
             let mut config = Config::default();

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::config::Backend;
+use crate::domain::disk::Room;
 use crate::domain::ids::InvocationId;
 use crate::domain::invocation::{Invocation, Mode, Record, StoredRecord};
 use crate::domain::job::{Job, Payload};
@@ -12,8 +14,11 @@ use crate::ports::StoreError;
 use crate::ports::invocations::{Created, Idempotency, Lookup};
 
 use super::Controller;
-use super::error::{ApiError, draining};
+use super::error::{ApiError, Code, draining};
 use super::idempotency::reused;
+
+/// A disk is not emptied sooner.
+const DISK_RETRY: Duration = Duration::from_secs(30);
 
 /// What is sent with an accepted invocation beside its input.
 #[derive(Default)]
@@ -27,6 +32,11 @@ impl Controller {
     pub async fn accept(&self, invocation: Invocation, with: Acceptance) -> Result<InvocationId, ApiError> {
         if self.is_draining() {
             return Err(draining());
+        }
+        // Elsewhere neither record nor job is on this disk.
+        if self.config.backend == Backend::Embedded && self.disk.room() == Room::Full {
+            return Err(ApiError::new(Code::NoCapacity, "no capacity: the disk is full; try again later")
+                .retry_after(DISK_RETRY));
         }
         let keyed = with.idempotency.is_some();
         let payload = self.place(invocation.payload.clone()).await?;

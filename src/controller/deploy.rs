@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::domain::disk::Room;
 use crate::domain::function::{Function, Runtime, Version};
 use crate::domain::ids::{Digest, FunctionId, KeyId, Owner, VersionKey};
 use crate::ports::bus::News;
@@ -65,6 +66,7 @@ impl Controller {
         code: Upload,
     ) -> Result<Arc<Current>, ApiError> {
         check_name(name)?;
+        self.check_disk()?;
         let spec = settings.complete(&self.config.limits)?;
         if self.functions.registry().function_named(owner, name).await?.is_some() {
             return Err(RegistryError::NameTaken.into());
@@ -110,6 +112,7 @@ impl Controller {
         mut code: Option<Upload>,
         Basis { afresh, only }: Basis,
     ) -> Result<Arc<Current>, ApiError> {
+        self.check_disk()?;
         let mut uploaded = None;
         for _ in 0..PUBLISH_TRIES {
             let current = self.read_current(id).await?;
@@ -214,6 +217,14 @@ impl Controller {
             code_bytes: code.bytes,
             created_at: self.now(),
         }
+    }
+
+    fn check_disk(&self) -> Result<(), ApiError> {
+        if self.disk.room() != Room::Full {
+            return Ok(());
+        }
+        let sentence = "the disk is full, and nothing is deployed; try again later, or ask the operator for room";
+        Err(ApiError::new(Code::DiskFull, sentence))
     }
 
     async fn check_room(&self, owner: &Owner) -> Result<(), ApiError> {

@@ -73,6 +73,7 @@ codes! {
     StoreUnavailable = SERVICE_UNAVAILABLE,
     AuditUnavailable = SERVICE_UNAVAILABLE,
     WaitExpired = GATEWAY_TIMEOUT,
+    DiskFull = INSUFFICIENT_STORAGE,
     InternalError = INTERNAL_SERVER_ERROR,
 }
 

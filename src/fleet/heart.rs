@@ -6,11 +6,13 @@ use std::time::Duration;
 use crate::ports::executor::Executor;
 use crate::ports::roster::Roster;
 
+use super::alone::Heard;
+
 /// How soon a change of state is told.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// For ever. Where the roster does not answer, the next beat is another try.
-pub async fn beat(worker: Arc<dyn Executor>, roster: Arc<dyn Roster>, every: Duration) {
+pub async fn beat(worker: Arc<dyn Executor>, roster: Arc<dyn Roster>, every: Duration, heard: Arc<Heard>) {
     let (mut told, mut silent, mut failing) = (None, every, false);
     loop {
         if let Some(view) = worker.view()
@@ -18,6 +20,7 @@ pub async fn beat(worker: Arc<dyn Executor>, roster: Arc<dyn Roster>, every: Dur
         {
             match roster.beat(&view).await {
                 Ok(()) => {
+                    heard.somebody();
                     if std::mem::take(&mut failing) {
                         tracing::info!("heartbeats are heard again");
                     }

@@ -21,7 +21,7 @@ pub struct Metrics {
 }
 
 /// Registers, and goes on uncounted where the name is taken: a second fleet in one registry is a test's affair.
-fn registered<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
+pub(super) fn registered<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
     let metric = made.expect("the names and labels in this file are valid");
     if let Err(error) = registry.register(Box::new(metric.clone())) {
         tracing::warn!(%error, "metric not registered");

@@ -26,6 +26,7 @@ use crate::ports::executor::{ExecuteError, Host, LogSinks, WorkerState};
 use crate::ports::registry::Registry;
 use crate::ports::sandbox::LogSink;
 
+use super::alone::Heard;
 use super::called::{Ending, Reading, Reply, Told};
 use super::identity::{Peer, Secret, sha256};
 use super::ledger::{Change, Ledger};
@@ -66,6 +67,7 @@ pub struct Server {
     access: Access,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
+    heard: Arc<Heard>,
     prometheus: prometheus::Registry,
     bodies: Arc<Semaphore>,
     taps: Arc<Taps>,
@@ -84,6 +86,7 @@ impl Server {
         access: Access,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
+        heard: Arc<Heard>,
         prometheus: prometheus::Registry,
     ) -> Arc<Self> {
         let taps = Arc::new(Taps::new(metrics.lines_dropped.clone()));
@@ -98,6 +101,7 @@ impl Server {
             access,
             clock,
             metrics,
+            heard,
             prometheus,
             bodies: Arc::new(Semaphore::new(BODIES_KIB_MAX)),
             taps,
@@ -150,7 +154,11 @@ impl Server {
             WorkerState::Cordoned => (StatusCode::SERVICE_UNAVAILABLE, "cordoned"),
             WorkerState::Draining | WorkerState::Dead => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
         };
-        text(status, "application/json", format!("{{\"status\":\"{word}\"}}"))
+        let mut body = serde_json::json!({ "status": word });
+        if self.heard.is_alone() {
+            body["reason"] = "nobody of the fleet is heard: no roster, no queue, no controller".into();
+        }
+        text(status, "application/json", body.to_string())
     }
 
     fn shown(&self, from: IpAddr, headers: &HeaderMap) -> Answer {
@@ -186,6 +194,7 @@ impl Server {
             self.metrics.unauthorised.inc();
             return plain(StatusCode::UNAUTHORIZED);
         }
+        self.heard.somebody();
         let most = wire::HEAD_BYTES_MAX as u64
             + match path {
                 wire::EXECUTE => self.limits.sync_payload_bytes,

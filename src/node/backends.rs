@@ -10,11 +10,13 @@ use crate::adapters::local_vault::LocalVault;
 #[cfg(feature = "redis")]
 use crate::adapters::redis::{Hears, Redis};
 use crate::config::{Backend, Config, Role};
+use crate::ports::address::Address;
 use crate::ports::artifacts::ArtifactStore;
 use crate::ports::buckets::Buckets;
 use crate::ports::bus::Bus;
 use crate::ports::claims::Claims;
 use crate::ports::clock::Clock;
+use crate::ports::disk::Spare;
 use crate::ports::instance::Instance;
 use crate::ports::invocations::InvocationStore;
 use crate::ports::keys::KeyStore;
@@ -37,6 +39,8 @@ pub(super) struct Shared {
     pub signal: Option<Arc<dyn Signal>>,
     /// What this node's machine is told of itself.
     pub instance: Option<Arc<dyn Instance>>,
+    /// Where callers find the fleet, with the locks that its lease is one of.
+    pub address: Option<(Arc<dyn Address>, Arc<dyn Locks>)>,
 }
 
 pub(super) struct Backends {
@@ -49,6 +53,8 @@ pub(super) struct Backends {
     pub artifacts: Arc<dyn ArtifactStore>,
     pub bus: Arc<dyn Bus>,
     pub shared: Shared,
+    /// What gives room back to a disk that fills.
+    pub spare: Arc<dyn Spare>,
     opened: Opened,
 }
 
@@ -138,6 +144,7 @@ async fn embedded(
         artifacts: store.artifacts.clone(),
         bus: store.bus.clone(),
         shared: Shared::default(),
+        spare: store.spare(),
         opened: Opened { embedded: Some(store), ..Opened::default() },
     })
 }

@@ -10,8 +10,9 @@ use crate::config::{Backend, Config, Jwt};
 use crate::controller::auth::Tokens;
 use crate::controller::{self, Controller, ControllerPorts};
 use crate::domain::ids::WorkerId;
-use crate::fleet::{self, Fleet, FleetPorts, FleetTls, Scaling, Secret, Together};
+use crate::fleet::{self, AddressPorts, Fleet, FleetPorts, FleetTls, Keeper, Scaling, Secret, Together};
 use crate::ports::clock::Clock;
+use crate::ports::disk::Disk;
 use crate::ports::executor::{Builder, Executor, LogSinks};
 use crate::ports::key_set::{KeySetError, KeySetSource};
 use crate::worker::Worker;
@@ -26,6 +27,8 @@ pub(super) struct Controls {
     pub controller: Arc<Controller>,
     /// Path of the admin key is told, if this start made it.
     pub new_key: Option<std::path::PathBuf>,
+    /// Who sees to it that one controller has the fleet's address, where it has one.
+    pub keeper: Option<Arc<Keeper>>,
     _scaling: Option<AbortOnDrop>,
     /// What one controller does for the fleet.
     _led: Vec<AbortOnDrop>,
@@ -78,11 +81,13 @@ impl Runs {
 }
 
 impl Controls {
+    #[allow(clippy::too_many_arguments, reason = "each is a part of what a controller is, used once, at its start")]
     pub async fn build(
         backends: &Backends,
         config: &Arc<Config>,
         runs: Runs,
         id: WorkerId,
+        disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
         packages: Arc<ZipPackages>,
         metrics: prometheus::Registry,
@@ -114,18 +119,24 @@ impl Controls {
                 builder: runs.builder,
                 packages,
                 roster: backends.shared.roster.clone(),
+                disk,
                 node_id: id,
             },
             config.clone(),
-            metrics,
+            metrics.clone(),
         );
+        let keeper = backends.shared.address.clone().map(|(address, locks)| {
+            let readiness = controller.clone();
+            let ports = AddressPorts { address, locks, readiness, clock: clock.clone(), holder: id.to_string() };
+            Keeper::new(ports, &metrics)
+        });
         let new_key = controller::auth::ensure_admin_key(backends.keys.as_ref(), &config.data_dir, clock.now())
             .await
             .map_err(step("make the admin key"))?;
         controller.audit_start(config, new_key.is_some()).await.map_err(step("begin the audit log"))?;
         let scaling = scaling.map(|scaling| AbortOnDrop(tokio::spawn(fleet::scale(scaling)).abort_handle()));
         let led = led(backends, config, id, &controller);
-        Ok(Self { controller, new_key, _scaling: scaling, _led: led })
+        Ok(Self { controller, new_key, keeper, _scaling: scaling, _led: led })
     }
 
     /// Who hears what asynchronous invocations print.

@@ -8,9 +8,9 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinHandle};
 
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::domain::ids::WorkerId;
-use crate::fleet::{self, Access, FleetTls, Secret};
+use crate::fleet::{self, Access, FleetTls, Heard, Secret};
 use crate::ports::clock::Clock;
 use crate::ports::roster::Roster;
 use crate::sandbox::LinuxSandboxes;
@@ -28,6 +28,8 @@ pub(super) struct Works {
     pub sandboxes: Arc<LinuxSandboxes>,
     id: WorkerId,
     roster: Option<Arc<dyn Roster>>,
+    /// When somebody of the fleet was heard last.
+    heard: Arc<Heard>,
 }
 
 /// What a worker is made with beside its ports.
@@ -51,6 +53,7 @@ impl Works {
         let sandboxes =
             LinuxSandboxes::open(config.clone(), &instance, &surroundings.executable, &surroundings.path).await?;
         sandboxes.register(made.metrics);
+        let heard = Heard::new(made.clock.clone(), made.metrics);
         let sandboxes = Arc::new(sandboxes);
         let worker = Worker::new(
             WorkerPorts {
@@ -69,16 +72,17 @@ impl Works {
             Arc::new(Metrics::new(made.metrics)),
         )
         .map_err(step("open the code cache"))?;
-        Ok(Self { worker, sandboxes, id: made.id, roster: None })
+        Ok(Self { worker, sandboxes, id: made.id, roster: None, heard })
     }
 
-    /// Begins to work. With a roster it is heard of from now on.
+    /// Begins to work. With a roster it is heard of from now on. What it gives ends this when dropped.
     pub async fn start(&mut self, config: &Config, roster: Option<Arc<dyn Roster>>) -> Option<AbortOnDrop> {
         self.worker.recall().await;
         self.worker.start();
         self.roster = roster.clone();
         let every = Duration::from_millis(config.fleet.heartbeat_ms);
-        let beating = roster.map(|roster| tokio::spawn(fleet::beat(self.worker.clone(), roster, every)));
+        let beating =
+            roster.map(|roster| tokio::spawn(fleet::beat(self.worker.clone(), roster, every, self.heard.clone())));
         beating.map(|task| AbortOnDrop(task.abort_handle()))
     }
 
@@ -103,6 +107,7 @@ pub(super) struct Door {
     stop: oneshot::Sender<()>,
     pub address: SocketAddr,
     _offering: Option<AbortOnDrop>,
+    _watching: Option<AbortOnDrop>,
 }
 
 impl Door {
@@ -127,17 +132,30 @@ impl Door {
             },
             clock,
             metrics.0,
+            works.heard.clone(),
             metrics.1.clone(),
         );
         works.worker.listen(server.listeners());
         let tls = FleetTls::open(config)?;
         let (stop, stopped) = oneshot::channel();
+        let limit = Duration::from_secs(config.fleet.alone_after_s);
+        // One that is a controller too has itself.
+        let watches = config.role == Role::Worker && !limit.is_zero();
+        let watching = watches.then(|| {
+            let worker = works.worker.clone();
+            let cordon = move |on| {
+                // One that drains takes no new work anyway.
+                let _ = worker.cordon_alone(on);
+            };
+            tokio::spawn(fleet::watch_alone(works.heard.clone(), backends.queue.clone(), limit, cordon))
+        });
         let offering = backends.shared.claims.clone().map(|claims| tokio::spawn(fleet::offer(server.clone(), claims)));
         let serving = tokio::spawn(fleet::serve(listener, server, tls, async {
             // Either way it is time to stop.
             let _ = stopped.await;
         }));
-        Ok(Self { serving, stop, address, _offering: offering.map(|task| AbortOnDrop(task.abort_handle())) })
+        let held = |task: Option<JoinHandle<()>>| task.map(|task| AbortOnDrop(task.abort_handle()));
+        Ok(Self { serving, stop, address, _offering: held(offering), _watching: held(watching) })
     }
 
     /// Once the worker has drained: nobody is told anything any more.

@@ -152,12 +152,27 @@ impl CodeCache {
 
     /// Lets go of the longest unused while there are too many, or they take too much.
     fn collect(&self) {
+        self.shrink(self.bytes_max);
+    }
+
+    /// Lets go of the longest unused until that is so many bytes, or none is unused. How many it was.
+    pub fn give_back(&self, wanted: u64) -> u64 {
+        let bytes = Self::bytes(&self.lock());
+        self.shrink(bytes.saturating_sub(wanted))
+    }
+
+    fn bytes(dirs: &HashMap<Digest, Arc<CodeDir>>) -> u64 {
+        dirs.values().filter_map(|dir| dir.unpacked.get()).map(|unpacked| unpacked.bytes).sum()
+    }
+
+    fn shrink(&self, bytes_max: u64) -> u64 {
         let mut dirs = self.lock();
-        let mut bytes: u64 = dirs.values().filter_map(|dir| dir.unpacked.get()).map(|unpacked| unpacked.bytes).sum();
-        while dirs.len() > DIRS_MAX || bytes > self.bytes_max {
+        let before = Self::bytes(&dirs);
+        let mut bytes = before;
+        while dirs.len() > DIRS_MAX || bytes > bytes_max {
             let unused = dirs.iter().filter(|(_, dir)| Arc::strong_count(dir) == 1);
             let oldest = unused.min_by_key(|(_, dir)| dir.used.load(Ordering::Relaxed)).map(|(digest, _)| *digest);
-            let Some(digest) = oldest else { return };
+            let Some(digest) = oldest else { break };
             let gone = dirs.remove(&digest);
             let Some(Unpacked { path, bytes: freed }) = gone.as_ref().and_then(|dir| dir.unpacked.get()) else {
                 continue;
@@ -169,6 +184,7 @@ impl CodeCache {
                 tokio::task::spawn_blocking(move || remove(&away));
             }
         }
+        before - bytes
     }
 
     pub fn packages(&self) -> &Arc<dyn Packages> {
@@ -241,6 +257,20 @@ mod tests {
         let huge = cache.get(put(&world, 5, b"larger than all there may be")).await.unwrap();
         assert!(huge.path().is_dir() && held.path().is_dir(), "what is in use stays");
         assert_eq!(cache.lock().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_a_full_disk_wants_back_is_what_was_unused_longest() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cache, world, _) = cache(dir.path());
+        let held = cache.get(put(&world, 1, b"1234")).await.unwrap();
+        for (n, bytes) in [(2, b"5678".as_slice()), (3, b"90"), (4, b"abcd")] {
+            cache.get(put(&world, n, bytes)).await.unwrap();
+        }
+        assert_eq!(cache.give_back(5), 6, "the two that were unused longest");
+        assert!(cache.lock().contains_key(&put(&world, 4, b"abcd")));
+        assert_eq!(cache.give_back(1 << 30), 4, "all that is unused");
+        assert!(held.path().is_dir() && cache.lock().len() == 1);
     }
 
     #[tokio::test]

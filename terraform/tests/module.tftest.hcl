@@ -68,6 +68,10 @@ run "one_node_does_both" {
     error_message = "it must run as both"
   }
   assert {
+    condition     = strcontains(local.configuration["both"], "elastic_ip_allocation = \"eipalloc-0123456789abcdef0\"")
+    error_message = "it must know the address that it is to take"
+  }
+  assert {
     condition     = length([for s in jsondecode(aws_iam_role_policy.controllers.policy).Statement : s if s.Sid == "JobsOut"]) == 1
     error_message = "it must be allowed to take jobs, having no workers"
   }
@@ -95,6 +99,10 @@ run "a_fleet" {
     redis   = { kind = "controller" }
   }
 
+  assert {
+    condition     = strcontains(local.configuration["worker"], "elastic_ip_allocation = \"\"")
+    error_message = "no worker may want the controllers' address"
+  }
   assert {
     condition     = toset(keys(aws_vpc_endpoint.interface)) == toset(["sqs", "ssm"])
     error_message = "workers need SQS and SSM, and nothing else may cost unasked"

@@ -126,6 +126,8 @@ async fn every_metric_is_documented_and_every_documented_one_exists() {
         include_str!("../../src/controller/metrics.rs"),
         include_str!("../../src/worker/metrics.rs"),
         include_str!("../../src/fleet/metrics.rs"),
+        include_str!("../../src/fleet/address_metrics.rs"),
+        include_str!("../../src/node/disk.rs"),
         include_str!("../../src/adapters/embedded/metrics.rs"),
         include_str!("../../src/adapters/redis/metrics.rs"),
         include_str!("../../src/adapters/aws/sqs/metrics.rs"),

@@ -72,3 +72,46 @@ async fn a_call_under_way_on_a_worker_that_is_cut_off_is_answered_by_another() {
     partition.heal();
     cluster.stop(STOP_LIMIT).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_reaches_nobody_takes_no_work_until_it_is_reached_again() {
+    let mut partition = Partition::new();
+    let mut cluster = Cluster::of(1, 0)
+        .set("POOL__SANDBOXES_MAX", 60)
+        .set("FLEET__ALONE_AFTER_S", 5)
+        .set("SHUTDOWN__DRAIN_MS", 20_000)
+        .start()
+        .await;
+    cluster.add_worker_inside("far", &mut partition).await;
+    let controller = cluster.controller(0);
+    controller.deploy_python("echo", "def handler(event, context):\n    return event\n").await;
+    assert_eq!(controller.call("echo", &json!(1)).await["result"], 1);
+    // Longer than it may be silent: heartbeats alone are company.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    let far = cluster.node("far").address().expect("an address");
+    let ready = |partition: &Partition| partition.get(far, "/ready");
+    assert!(ready(&partition).starts_with("HTTP/1.1 200"), "{}", ready(&partition));
+
+    partition.cut();
+    let since = Instant::now();
+    loop {
+        let said = ready(&partition);
+        if said.starts_with("HTTP/1.1 503") {
+            assert!(said.contains("cordoned") && said.contains("nobody of the fleet is heard"), "{said}");
+            break;
+        }
+        assert!(since.elapsed() < Duration::from_secs(30), "it never found out that it is alone");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let log = cluster.node("far").log();
+    assert!(log.contains("nobody of the fleet is heard"), "{log}");
+
+    partition.heal();
+    let since = Instant::now();
+    while !ready(&partition).starts_with("HTTP/1.1 200") {
+        assert!(since.elapsed() < Duration::from_secs(30), "it never found the others again");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(controller.call("echo", &json!(2)).await["result"], 2);
+    cluster.stop(STOP_LIMIT).await;
+}

@@ -102,7 +102,7 @@ impl<S: Service> AwsWorld<S> {
     }
 
     /// Another node of the same fleet.
-    fn another(&self, metrics: &prometheus::Registry) -> DynamoDb {
+    pub fn another(&self, metrics: &prometheus::Registry) -> DynamoDb {
         let artifacts = self.rest.artifacts();
         DynamoDb::open(&self.sdk, &self.config, self.clock.clone(), self.vault.clone(), artifacts, metrics).unwrap()
     }

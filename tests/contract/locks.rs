@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
+#[cfg(feature = "aws")]
+use super::shared::ItemWorld;
 use super::shared::{LocalWorld, RedisWorld, SharedWorld};
 
-contract!(worlds: [local => LocalWorld, redis => RedisWorld], tests: [
+contract!(worlds: [
+    local => LocalWorld, redis => RedisWorld,
+    #[cfg(feature = "aws")] dynamodb => ItemWorld,
+], tests: [
     one_holds_it_until_it_is_given_back,
     its_holder_keeps_its_fence,
     an_expired_lock_is_the_next_ones,

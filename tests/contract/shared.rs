@@ -15,7 +15,11 @@ use tokio::sync::Mutex;
 
 use crate::support::redis::{Builder, Cluster, RedisServer};
 
+#[cfg(feature = "aws")]
+use super::aws::{AwsWorld, OnFast};
 use super::clock::ShiftedClock;
+#[cfg(feature = "aws")]
+use super::world::World;
 
 /// A connection is there in milliseconds; a busy machine takes longer.
 const UP_LIMIT: Duration = Duration::from_secs(20);
@@ -151,4 +155,28 @@ impl SharedWorld for ClusterWorld {
 
 pub fn patient(url: String) -> config::Redis {
     config::Redis { url, command_timeout_ms: PATIENT_MS, ..config::Redis::default() }
+}
+
+/// Locks as items of a table, by nodes that each watch it by themselves; the rest in this process.
+#[cfg(feature = "aws")]
+pub struct ItemWorld {
+    store: AwsWorld<OnFast>,
+    local: LocalWorld,
+}
+
+#[cfg(feature = "aws")]
+impl SharedWorld for ItemWorld {
+    async fn open() -> Self {
+        let store = <AwsWorld<OnFast> as World>::open(config::Config::default()).await;
+        Self { store, local: LocalWorld::open().await }
+    }
+
+    async fn node(&self) -> Node {
+        let locks = self.store.another(&prometheus::Registry::new()).locks.clone();
+        Node { locks, ..self.local.node().await }
+    }
+
+    async fn pass(&self, time: Duration) {
+        World::pass(&self.store, time).await;
+    }
 }

@@ -103,6 +103,7 @@ fn what_terraform_writes_is_a_configuration() {
             ("dead_letter_url", "https://sqs.eu-central-1.amazonaws.com/123456789012/faasd-dead-letters"),
             ("metrics_namespace", "faasd"),
             ("log_group", "/faasd/records"),
+            ("elastic_ip", if role == "worker" { "" } else { "eipalloc-0123456789abcdef0" }),
             ("redis_url", "rediss://redis.internal:6379"),
             ("drain_ms", "90000"),
             ("logs_s", "2592000"),
@@ -114,5 +115,6 @@ fn what_terraform_writes_is_a_configuration() {
         let built = raw.build().unwrap_or_else(|problems| panic!("{role}: {problems}\n{text}"));
         assert_eq!(built.fleet.secret_file.is_empty(), role == "both", "{role}");
         assert_eq!(built.tls.certificate.is_empty(), role == "worker", "{role}");
+        assert_eq!(built.aws.elastic_ip_allocation.is_empty(), role == "worker", "{role}");
     }
 }

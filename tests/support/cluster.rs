@@ -23,6 +23,8 @@ use super::slots::{Slot, UIDS_PER_DAEMON};
 const START_LIMIT: Duration = Duration::from_secs(90);
 /// A killed daemon's launcher reads the end of its socket and ends every sandbox.
 const CLEAR_LIMIT: Duration = Duration::from_secs(20);
+/// A node that is stopped answers nobody.
+const METRICS_LIMIT: Duration = Duration::from_secs(1);
 /// Nodes that a cluster may have: each has its part of the slot's user ids.
 const NODES_MAX: u32 = 8;
 const UIDS_PER_NODE: u32 = UIDS_PER_DAEMON / NODES_MAX;
@@ -142,6 +144,13 @@ impl Node {
         self.is_running() && self.address().is_some()
     }
 
+    /// Figures of this node, as text; `None`: it does not answer.
+    pub async fn metrics(&self) -> Option<String> {
+        let asked = Client::new(self.address()?, String::new()).get("/metrics").try_send();
+        let answer = tokio::time::timeout(METRICS_LIMIT, asked).await.ok()?.ok()?;
+        (answer.status == 200).then(|| answer.text())
+    }
+
     pub fn pid(&self) -> i32 {
         self.child.as_ref().expect("the node runs").id() as i32
     }
@@ -186,6 +195,11 @@ impl Node {
     /// Asks it to end; its exit code.
     pub async fn sigterm(&mut self, limit: Duration) -> Option<i32> {
         self.signal(Signal::SIGTERM);
+        self.ended(limit).await
+    }
+
+    /// Waits until it has ended after it was asked to; its exit code.
+    pub async fn ended(&mut self, limit: Duration) -> Option<i32> {
         let since = Instant::now();
         loop {
             let child = self.child.as_mut().expect("the node runs");
@@ -249,6 +263,12 @@ impl Builder {
         self
     }
 
+    /// A variable of the environment that is no key of the configuration.
+    pub fn env(mut self, name: &str, value: impl ToString) -> Self {
+        self.settings.push((name.to_owned(), value.to_string()));
+        self
+    }
+
     pub async fn start(self) -> Cluster {
         assert!(nix::unistd::geteuid().is_root(), "needs root, to make real sandboxes: run `make test` as root");
         let slot = Slot::take();
@@ -300,8 +320,10 @@ impl Builder {
         }
         let keys = cluster.nodes.iter().filter_map(|node| fs::read_to_string(node.data_dir().join("admin.key")).ok());
         let keys: Vec<String> = keys.map(|key| key.trim().to_owned()).collect();
-        assert_eq!(keys.len(), 1, "one admin key for the whole fleet, made by one controller");
-        cluster.admin_key.clone_from(&keys[0]);
+        if self.controllers > 0 {
+            assert_eq!(keys.len(), 1, "one admin key for the whole fleet, made by one controller");
+            cluster.admin_key.clone_from(&keys[0]);
+        }
         cluster
     }
 }
@@ -344,6 +366,20 @@ impl Cluster {
     /// The environment that makes a process one of this fleet's.
     pub fn settings(&self) -> Vec<(String, String)> {
         self.settings.clone()
+    }
+
+    /// One more controller, which is told this beside what all are; ready when this returns.
+    pub async fn add_controller(&mut self, name: &str, environment: &[(&str, &str)]) {
+        self.add_controller_unready(name, environment);
+        self.node(name).wait_until_ready().await;
+    }
+
+    /// The same, which is not waited for.
+    pub fn add_controller_unready(&mut self, name: &str, environment: &[(&str, &str)]) {
+        self.add("controller", name);
+        let more = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        self.node(name).settings.extend(more);
+        self.respawn(name);
     }
 
     /// One more worker behind a cable that can be pulled.

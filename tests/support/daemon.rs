@@ -44,6 +44,7 @@ pub struct Builder {
     tls: Option<TlsConnector>,
     surroundings: Surroundings,
     has_relative_data_dir: bool,
+    disk_bytes: Option<u64>,
 }
 
 impl Builder {
@@ -70,6 +71,12 @@ impl Builder {
         self
     }
 
+    /// Its data directory is a file system of its own, of this size, in memory.
+    pub fn on_disk_of(mut self, bytes: u64) -> Self {
+        self.disk_bytes = Some(bytes);
+        self
+    }
+
     pub async fn start(self) -> Daemon {
         assert!(nix::unistd::geteuid().is_root(), "needs root, to make real sandboxes: run `make test` as root");
         let slot = Slot::take();
@@ -82,6 +89,13 @@ impl Builder {
         };
         fs::create_dir(footprint.temp_dir()).expect("a directory for the daemon's temporary files");
         fs::create_dir(home.path().join("scratch")).expect("a directory for the surroundings");
+        if let Some(bytes) = self.disk_bytes {
+            let (data, size) = (home.path().join("data"), format!("size={bytes}"));
+            fs::create_dir(&data).expect("a data directory");
+            // Unmounted with all else that is mounted below the home.
+            nix::mount::mount(Some("tmpfs"), &data, Some("tmpfs"), nix::mount::MsFlags::empty(), Some(&*size))
+                .expect("a tmpfs");
+        }
         let mut daemon = Daemon {
             child: None,
             client: Client::nowhere(),

@@ -57,6 +57,19 @@ impl Partition {
         self.inside
     }
 
+    /// What somebody inside is answered who asks for a page there.
+    pub fn get(&self, address: SocketAddr, path: &str) -> String {
+        let (host, port) = (address.ip(), address.port());
+        let script = format!(
+            "exec 3<>/dev/tcp/{host}/{port}; printf 'GET {path} HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\n\\r\\n' >&3; cat <&3"
+        );
+        let words = self.prefix();
+        let mut command = Command::new(&words[0]);
+        let asked =
+            command.args(&words[1..]).args(["timeout", "5", "bash", "-c", &script]).output().expect("a shell inside");
+        String::from_utf8_lossy(&asked.stdout).into_owned()
+    }
+
     /// Where those inside find what listens here on the loopback: the same URL with another address and port.
     pub async fn way_to(&mut self, url: &str) -> String {
         let (scheme, rest) = url.split_once("://").expect("a URL");

@@ -1,4 +1,4 @@
-//! The fleet's store: DynamoDB for functions, invocation records, keys, lessons and dead letters.
+//! The fleet's store: DynamoDB for functions, invocation records, keys, lessons, dead letters and locks.
 //!
 //! ```text
 //!  create, start, finish ──conditional write──▶ invocations ──▶ by_owner, by_function, by_time
@@ -21,6 +21,7 @@ mod keys;
 mod lessons;
 mod letters;
 mod listing;
+mod locks;
 pub mod metrics;
 mod records;
 mod registry;
@@ -39,6 +40,7 @@ use crate::ports::clock::Clock;
 use crate::ports::invocations::InvocationStore;
 use crate::ports::keys::KeyStore;
 use crate::ports::lessons::Lessons;
+use crate::ports::locks::Locks;
 use crate::ports::registry::Registry;
 use crate::ports::vault::Vault;
 
@@ -47,6 +49,7 @@ use database::Database;
 use invocations::{Invocations, Rows};
 use keys::Keys;
 use lessons::LessonItems;
+use locks::ItemLocks;
 use metrics::{Count, Metrics};
 use records::Records;
 use registry::Functions;
@@ -54,12 +57,18 @@ use registry::Functions;
 pub use create::{Made, create_tables};
 pub use letters::Letters;
 
+/// The keys alone, for whoever is no node.
+pub fn keys(client: Client, table_prefix: &str) -> impl KeyStore {
+    Keys::new(Arc::new(Database::new(client, table_prefix)))
+}
+
 /// The open store: a handle for each port. The handles stay usable until [`DynamoDb::close`].
 pub struct DynamoDb {
     pub invocations: Arc<dyn InvocationStore>,
     pub registry: Arc<dyn Registry>,
     pub keys: Arc<dyn KeyStore>,
     pub lessons: Arc<dyn Lessons>,
+    pub locks: Arc<dyn Locks>,
     /// Whoever buries a job writes the letter here.
     pub dead_letters: Arc<Letters>,
     behind: Arc<Behind>,
@@ -92,6 +101,7 @@ impl DynamoDb {
             registry: Arc::new(Functions::new(database.clone(), clock.clone(), vault, logs_s)),
             keys: keys.clone(),
             lessons: Arc::new(LessonItems::new(database.clone(), clock.clone(), logs_s)),
+            locks: Arc::new(ItemLocks::new(database.clone(), clock.clone())),
             dead_letters: Arc::new(Letters::new(database, artifacts, clock, config)),
             behind,
             uses: keys,

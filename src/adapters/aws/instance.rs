@@ -75,6 +75,11 @@ impl Ec2 {
         }
     }
 
+    /// What EC2 calls this instance.
+    pub(super) async fn id(&self) -> Result<String, Unavailable> {
+        self.told("instance-id").await?.ok_or_else(|| unavailable("the instance's metadata name no instance"))
+    }
+
     /// `None`: the instance is in no group, or its group has no hook at an instance's end.
     async fn hook(&self) -> Result<Option<&Hook>, Unavailable> {
         let found = self.hook.get_or_try_init(|| async {

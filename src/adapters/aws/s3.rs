@@ -30,6 +30,7 @@ use crate::domain::time::Timestamp;
 use crate::ports::StoreError;
 use crate::ports::artifacts::{ArtifactError, ArtifactStore};
 use crate::ports::clock::Clock;
+use crate::ports::disk::Spare;
 
 use cache::Cache;
 pub use keep::keep_referenced;
@@ -55,7 +56,7 @@ pub struct Artifacts {
     bucket: String,
     prefix: String,
     clock: Arc<dyn Clock>,
-    cache: Cache,
+    cache: Arc<Cache>,
     /// Reads under way: whoever asks for the same waits for the first.
     reads: Mutex<HashMap<Digest, Arc<Read>>>,
     places: Semaphore,
@@ -81,11 +82,16 @@ impl Artifacts {
             client: Client::from_conf(config.build()),
             bucket: aws.bucket.clone(),
             prefix: aws.bucket_prefix.clone(),
-            cache: Cache::open(cache_dir, aws.cache_bytes, clock.clone())?,
+            cache: Arc::new(Cache::open(cache_dir, aws.cache_bytes, clock.clone())?),
             clock,
             reads: Mutex::default(),
             places: Semaphore::new(READS_AT_ONCE),
         })
+    }
+
+    /// What was read and can be read again.
+    pub fn spare(&self) -> Arc<dyn Spare> {
+        self.cache.clone()
     }
 
     fn key(&self, digest: Digest) -> String {

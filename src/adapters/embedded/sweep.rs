@@ -6,6 +6,7 @@ use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use rusqlite::{Connection, params};
 use tokio::sync::oneshot;
 
@@ -14,6 +15,7 @@ use crate::domain::ids::Digest;
 use crate::domain::time::Timestamp;
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
+use crate::ports::disk::Spare;
 
 use super::artifacts::Artifacts;
 use super::errors::{io_error, stopped};
@@ -82,6 +84,21 @@ impl Sweeper {
 
     pub fn close(&self) {
         super::locked(&self.ask).take();
+    }
+}
+
+#[async_trait]
+impl Spare for Sweeper {
+    fn name(&self) -> &'static str {
+        "what_is_over"
+    }
+
+    /// How many bytes it was is the file system's to say.
+    async fn give_back(&self, _wanted: u64) -> u64 {
+        if let Err(error) = self.sweep_now().await {
+            tracing::warn!(%error, "what is over stays for now");
+        }
+        0
     }
 }
 

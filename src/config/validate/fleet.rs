@@ -10,6 +10,8 @@ const SECRET_LENGTH_MIN: usize = 32;
 const HEARTBEAT_MS_MIN: u64 = 100;
 /// Three must fit before a worker counts as dead.
 const HEARTBEAT_MS_MAX: u64 = 10_000;
+/// A worker that nobody has heard of for so long is forgotten anyway.
+const ALONE_S_MAX: u64 = 600;
 /// A message that waits longer for company than this keeps its caller waiting.
 const LINGER_MS_MAX: u64 = 1000;
 const TIMEOUT_MS_MAX: u64 = 60_000;
@@ -69,6 +71,23 @@ impl Rules {
                 && aws.table_prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)),
             "must be letters, digits, `_`, `.` or `-`",
         );
+        let allocation = &aws.elastic_ip_allocation;
+        let named = allocation.strip_prefix("eipalloc-").is_some_and(|id| id.bytes().all(|b| b.is_ascii_hexdigit()));
+        self.require(
+            "aws.elastic_ip_allocation",
+            allocation.is_empty() || named,
+            format!("must be an allocation like eipalloc-0123456789abcdef0, not `{allocation}`"),
+        );
+        self.require(
+            "aws.elastic_ip_allocation",
+            allocation.is_empty() || shared,
+            "needs backend = \"aws\": a single node has no other that could take its address over",
+        );
+        self.require(
+            "aws.elastic_ip_allocation",
+            allocation.is_empty() || config.role != Role::Worker,
+            "must be empty on a worker: callers come to controllers",
+        );
         self.between("aws.linger_ms", aws.linger_ms, 0, LINGER_MS_MAX);
         self.between("aws.operation_timeout_ms", aws.operation_timeout_ms, 100, TIMEOUT_MS_MAX);
         self.require(
@@ -112,6 +131,12 @@ impl Rules {
             "and fleet.secret_file can't both be set",
         );
         self.between("fleet.heartbeat_ms", fleet.heartbeat_ms, HEARTBEAT_MS_MIN, HEARTBEAT_MS_MAX);
+        let alone_s = fleet.alone_after_s;
+        self.require(
+            "fleet.alone_after_s",
+            alone_s == 0 || (alone_s <= ALONE_S_MAX && alone_s * 1000 >= 2 * fleet.heartbeat_ms),
+            format!("must be 0, or at least two of fleet.heartbeat_ms and at most {ALONE_S_MAX}, not {alone_s}"),
+        );
         self.require(
             "fleet.ca_file",
             fleet.ca_file.is_empty() || !config.tls.certificate.is_empty(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
@@ -14,8 +15,10 @@ use subtle::ConstantTimeEq;
 use crate::controller::Controller;
 use crate::controller::auth::{Caller, bearer};
 use crate::controller::error::{ApiError, Code};
+use crate::domain::disk::Room;
 use crate::domain::key::Scope;
 use crate::domain::outcome::Status;
+use crate::ports::address::Readiness;
 use crate::ports::executor::WorkerState;
 
 use super::{Answer, Shared, ok, peer};
@@ -37,15 +40,28 @@ pub async fn health() -> Answer {
 
 /// 503 when something that calls need is down.
 pub async fn ready(State(controller): Shared) -> Answer {
-    let store = probe(&controller, async { controller.keys.store().list().await.map(drop) }).await;
-    let queue = probe(&controller, async { controller.queue.backlog().await.map(drop) }).await;
-    let (up, executor) = executor(&controller);
+    let (all, body) = look(&controller).await;
+    super::json(if all { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)
+}
+
+#[async_trait]
+impl Readiness for Controller {
+    async fn is_ready(&self) -> bool {
+        look(self).await.0
+    }
+}
+
+/// Whether all that calls need is up, and what is said of it.
+async fn look(controller: &Controller) -> (bool, Value) {
+    let store = probe(controller, async { controller.keys.store().list().await.map(drop) }).await;
+    let queue = probe(controller, async { controller.queue.backlog().await.map(drop) }).await;
+    let (up, executor) = executor(controller);
     let draining = controller.is_draining();
     let all = store.0 && queue.0 && up != Some(false) && !draining;
     let mut dependencies = json!({ "store": store.1, "queue": queue.1, "executor": executor });
     let mut degraded = up.is_none();
     if let Some(roster) = &controller.roster {
-        let probed = probe(&controller, async { roster.workers().await.map(drop) }).await;
+        let probed = probe(controller, async { roster.workers().await.map(drop) }).await;
         degraded |= !probed.0;
         dependencies["roster"] = probed.1;
     }
@@ -55,14 +71,17 @@ pub async fn ready(State(controller): Shared) -> Answer {
         let latency_ms = reach.latency.unwrap_or_default().as_secs_f64() * 1000.0;
         dependencies["news"] = json!({ "status": status, "latencyMs": latency_ms });
     }
+    let room = controller.disk.room();
+    degraded |= room == Room::Full;
+    let disk = if room == Room::Full { "degraded" } else { "up" };
+    dependencies["disk"] = json!({ "status": disk, "latencyMs": 0.0, "room": room.as_str() });
     let status = match (all, draining) {
         (true, _) if degraded => "degraded",
         (true, _) => "ready",
         (false, true) => "draining",
         (false, false) => "unready",
     };
-    let body = json!({ "status": status, "dependencies": dependencies });
-    super::json(if all { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)
+    (all, json!({ "status": status, "dependencies": dependencies }))
 }
 
 /// Whether calls can be run; `None`: not now, but they are taken, and wait in the queue.

@@ -1,10 +1,12 @@
 //! Upload and `/functions`: versions, and what bad input gets.
 
+use std::sync::atomic::Ordering;
+
 use http::{Method, StatusCode};
 
 use super::client::Reply;
 use super::rig::Rig;
-use crate::config::Config;
+use crate::config::{Backend, Config};
 
 const BOUNDARY: &str = "frontier";
 
@@ -156,4 +158,35 @@ async fn lists_come_in_pages() {
     let next = format!("/functions?limit=2&cursor={}", first["nextCursor"].as_str().unwrap());
     let second = rig.get(&rig.ann, &next).await.ok();
     assert_eq!((&second["items"][0]["name"], &second["nextCursor"]), (&"c".into(), &serde_json::Value::Null));
+}
+
+/// Where the queue is elsewhere, so is what an asynchronous call writes.
+#[tokio::test]
+async fn a_full_disk_refuses_what_writes_there_and_nothing_else() {
+    for backend in [Backend::Embedded, Backend::Aws] {
+        let rig = Rig::with(Config { backend, ..Config::default() }).await;
+        let parts = [part("file", Some("main.py"), "def handler(e): return e")];
+        upload(&rig, &parts).await.ok();
+        rig.world.disk_full.store(true, Ordering::SeqCst);
+        assert!(upload(&rig, &parts).await.refused(507, "DiskFull").contains("disk is full"));
+        let body = r#"{"name": "up", "inputData": 1}"#;
+        let queued = rig.ask(Method::POST, "/run").key(&rig.ann).header("x-async", "1").send(body).await;
+        match backend {
+            Backend::Embedded => {
+                assert!(queued.headers.contains_key("retry-after"));
+                queued.refused(503, "NoCapacity");
+            }
+            Backend::Aws => assert_eq!(queued.status, StatusCode::ACCEPTED),
+        }
+        let waited = rig.ask(Method::POST, "/run").key(&rig.ann).send(body).await;
+        assert_eq!(waited.status, StatusCode::OK);
+        let ready = rig.get(&rig.ann, "/ready").await;
+        assert_eq!(ready.status, StatusCode::OK);
+        assert_eq!(
+            (&ready.ok()["status"], &ready.ok()["dependencies"]["disk"]["room"]),
+            (&"degraded".into(), &"full".into())
+        );
+        rig.world.disk_full.store(false, Ordering::SeqCst);
+        upload(&rig, &parts).await.ok();
+    }
 }

@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::domain::audit::{Entry, Recorded};
+use crate::domain::disk::Room;
 use crate::domain::function::{Function, Version};
 use crate::domain::ids::*;
 use crate::domain::invocation::{Mode, StoredRecord};
@@ -21,6 +22,7 @@ use crate::domain::time::Timestamp;
 use crate::ports::StoreError;
 use crate::ports::artifacts::{ArtifactError, ArtifactStore};
 use crate::ports::audit::{AuditLog, Durability};
+use crate::ports::disk::Disk;
 use crate::ports::invocations::{Created, Idempotency, InvocationStore, Lookup, RecordQuery};
 use crate::ports::keys::KeyStore;
 use crate::ports::queue::{DeadLetters, JobQueue, QueueError};
@@ -42,8 +44,16 @@ pub struct World {
     pub entries: Mutex<Vec<Entry>>,
     /// Whether the audit log says that it can't be written.
     pub audit_broken: AtomicBool,
+    /// Whether the disk is full.
+    pub disk_full: AtomicBool,
     /// Reads of the registry, to see that there is a cache.
     pub registry_reads: AtomicUsize,
+}
+
+impl Disk for World {
+    fn room(&self) -> Room {
+        if self.disk_full.load(Ordering::SeqCst) { Room::Full } else { Room::Ample }
+    }
 }
 
 #[async_trait]

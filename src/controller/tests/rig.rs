@@ -264,6 +264,7 @@ impl Rig {
             builder: runner.clone(),
             packages: Arc::new(Wrapping),
             roster: None,
+            disk: world.clone(),
             node_id: WorkerId(Uuid::from_u128(77)),
         };
         let controller = Controller::new(ports, Arc::new(config), prometheus::Registry::new());

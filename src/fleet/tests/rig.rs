@@ -17,7 +17,7 @@ use crate::domain::function::{Runtime, Version};
 use crate::domain::ids::{InvocationId, WorkerId};
 use crate::domain::invocation::{Invocation, Mode};
 use crate::domain::outcome::Outcome;
-use crate::fleet::{self, Access, Fleet, FleetPorts, FleetTls, Secret, Server, Together};
+use crate::fleet::{self, Access, Fleet, FleetPorts, FleetTls, Heard, Secret, Server, Together};
 use crate::ports::clock::Clock;
 use crate::ports::executor::{ExecuteError, Executor, Host};
 use crate::ports::sandbox::LogSink;
@@ -123,7 +123,13 @@ impl Rig {
         let serving = tokio::spawn(fleet::serve(listener, server.clone(), FleetTls::open(&config).unwrap(), async {
             let _ = stopped.await;
         }));
-        let beating = tokio::spawn(fleet::beat(worker.clone(), self.local.roster.clone(), Duration::from_millis(200)));
+        let heard = Heard::new(self.clock.clone(), &prometheus::Registry::new());
+        let beating = tokio::spawn(fleet::beat(
+            worker.clone(),
+            self.local.roster.clone(),
+            Duration::from_millis(200),
+            heard.clone(),
+        ));
         let offering = tokio::spawn(fleet::offer(server, self.local.claims.clone()));
         let tasks = [serving.abort_handle(), beating.abort_handle(), offering.abort_handle()].into();
         Node { id, worker, address, packages, tasks, serving: Some((serving, stop)), _dir: dir }
@@ -145,6 +151,7 @@ impl Rig {
             Access { metrics_token: "scrape".to_owned(), body_timeout: SOON },
             self.clock.clone(),
             Arc::new(fleet::Metrics::new(&metrics)),
+            Heard::new(self.clock.clone(), &metrics),
             metrics,
         )
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::adapters::aws::address::ElasticIp;
 use crate::adapters::aws::client;
 use crate::adapters::aws::cloudwatch::CloudWatch;
 use crate::adapters::aws::dynamodb::DynamoDb;
@@ -17,6 +18,7 @@ use crate::adapters::embedded::DataLock;
 use crate::adapters::local_vault::LocalVault;
 use crate::adapters::logged::Logged;
 use crate::config::Config;
+use crate::ports::address::Address;
 use crate::ports::bus::{Bus, News, Subscription};
 use crate::ports::clock::Clock;
 use crate::ports::invocations::InvocationStore;
@@ -78,7 +80,14 @@ pub(super) async fn open(
         let opened = CloudWatch::new(&sdk, &config.aws.metrics_namespace, clock.clone());
         signal = Some(Arc::new(opened.map_err(step("set up the scaling figure"))?));
     }
-    let instance = Ec2::new(&sdk, None, None, clock).map_err(step("ask the instance's metadata"))?;
+    let instance = Ec2::new(&sdk, None, None, clock.clone()).map_err(step("ask the instance's metadata"))?;
+    let instance = Arc::new(instance);
+    let mut address = None;
+    if !config.aws.elastic_ip_allocation.is_empty() {
+        let opened = ElasticIp::new(&sdk, &config.aws.elastic_ip_allocation, instance.clone(), clock);
+        let opened: Arc<dyn Address> = Arc::new(opened.map_err(step("set up the fleet's address"))?);
+        address = Some((opened, store.locks.clone()));
+    }
     Ok(Backends {
         invocations,
         queue: Arc::new(queue),
@@ -86,9 +95,10 @@ pub(super) async fn open(
         registry: store.registry.clone(),
         keys: store.keys.clone(),
         lessons: store.lessons.clone(),
+        spare: artifacts.spare(),
         artifacts,
         bus: Arc::new(Deaf(crate::adapters::local::bus::LocalBus::new())),
-        shared: Shared { signal, instance: Some(Arc::new(instance)), ..Shared::default() },
+        shared: Shared { signal, instance: Some(instance), address, ..Shared::default() },
         opened: super::Opened { aws: Some(Opened { store, log, _lock: lock }), ..super::Opened::default() },
     })
 }

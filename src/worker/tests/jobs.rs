@@ -58,6 +58,21 @@ async fn a_cordoned_worker_takes_no_jobs_until_it_may_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_worker_that_is_alone_and_cordoned_takes_work_when_neither_holds() {
+    let bench = bench();
+    bench.worker.start();
+    let state = || bench.worker.view().unwrap().state;
+    assert!(bench.worker.cordon_alone(true));
+    assert_eq!(state(), WorkerState::Cordoned);
+    assert!(bench.worker.cordon(false));
+    assert_eq!(state(), WorkerState::Cordoned, "an order does not end the silence");
+    assert!(bench.worker.cordon(true) && bench.worker.cordon_alone(false));
+    assert_eq!(state(), WorkerState::Cordoned, "nor does company end an order");
+    assert!(bench.worker.cordon(false));
+    assert_eq!(state(), WorkerState::Active);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_job_whose_version_is_gone_is_buried() {
     let bench = bench();
     let id = bench.world.enqueue(&bench.function(), "echo");

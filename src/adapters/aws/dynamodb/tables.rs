@@ -67,6 +67,7 @@ pub const BY_NAME: Index = Index { name: "by_name", hash: "everybody", range: "p
 /// | `secret#<sha256>` | `-` | the key again, as whoever shows its secret asks for it |
 /// | `of#<function>` | id | that it is an access key of this function |
 /// | `first` | `-` | the first key that was made, so that it is one |
+/// | `lock` | name | who holds that lock of the controllers; here, because workers may not touch this table |
 pub const KEYS: Table = Table { name: "keys", hash: "pk", range: Some("sk"), indexes: &[], expires: false };
 
 /// What the policies have learned: `of` is `<function>#-` of the function, `<function>#v` of its latest version.

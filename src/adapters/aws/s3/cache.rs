@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
@@ -18,6 +19,7 @@ use tokio::sync::Semaphore;
 use crate::adapters::{locked, private_files};
 use crate::domain::ids::Digest;
 use crate::ports::clock::Clock;
+use crate::ports::disk::Spare;
 
 /// Files written at once; what comes beyond is not kept this time.
 const WRITES_AT_ONCE: usize = 4;
@@ -104,6 +106,24 @@ impl Cache {
     }
 }
 
+#[async_trait]
+impl Spare for Cache {
+    fn name(&self) -> &'static str {
+        "artifacts"
+    }
+
+    async fn give_back(&self, wanted: u64) -> u64 {
+        let files = self.files.clone();
+        let given = tokio::task::spawn_blocking(move || {
+            let bytes = || locked(&files.index).bytes;
+            let before = bytes();
+            files.shrink(before.saturating_sub(wanted));
+            before.saturating_sub(bytes())
+        });
+        given.await.unwrap_or_default()
+    }
+}
+
 impl Index {
     fn add(&mut self, digest: Digest, bytes: u64) {
         self.uses += 1;
@@ -177,12 +197,16 @@ impl Files {
         Ok(())
     }
 
-    /// Removes the longest unused while there is too much.
     fn collect(&self) {
+        self.shrink(self.bytes_max);
+    }
+
+    /// Removes the longest unused while there is more.
+    fn shrink(&self, bytes_max: u64) {
         loop {
             let gone = {
                 let mut index = locked(&self.index);
-                if index.bytes <= self.bytes_max {
+                if index.bytes <= bytes_max {
                     return;
                 }
                 let oldest = index.files.iter().min_by_key(|(_, kept)| kept.used).map(|(digest, _)| *digest);
@@ -228,6 +252,8 @@ mod tests {
         drop(cache);
         let cache = open(dir.path(), 4);
         assert!(cache.get(c).await.is_some() && cache.get(a).await.is_none());
+        assert_eq!(cache.give_back(1).await, 4);
+        assert!(cache.get(c).await.is_none());
     }
 
     #[tokio::test]
