@@ -38,7 +38,7 @@ answer="$(faasd invoke hello-python '{"name": "image"}')"
 echo "$answer"
 grep -q image <<<"$answer"
 systemctl stop faasd.service
-if [ -n "$(find /sys/fs/cgroup -path '*faasd*' -name 'sandbox*' -print -quit)" ]; then
-    echo "the daemon left groups of sandboxes behind" >&2
+if [ -n "$(find /sys/fs/cgroup -type d -name '*faasd*' -print -quit)" ]; then
+    echo "the daemon left control groups behind" >&2
     exit 1
 fi

@@ -53,7 +53,8 @@ async fn synchronous_calls_go_through_the_queue_where_it_is_said_so() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_both_is_called_and_followed_by_the_controllers_of_others() {
-    let mut cluster = Cluster::of(1, 0).and_both(1).set("SHUTDOWN__DRAIN_MS", 20_000).start().await;
+    let mut cluster =
+        Cluster::of(1, 0).and_both(1).set("POOL__SANDBOXES_MAX", 60).set("SHUTDOWN__DRAIN_MS", 20_000).start().await;
     let (controller, both) = (cluster.controller(0), cluster.client("both-0"));
     controller.deploy_python("echo", ECHO).await;
     let since = std::time::Instant::now();

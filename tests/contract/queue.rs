@@ -146,7 +146,7 @@ async fn a_waiting_receiver_gets_what_is_sent_meanwhile<W: World>() {
     let mut receivers = tokio::task::JoinSet::new();
     for _ in 0..3 {
         let queue = world.queue();
-        receivers.spawn(async move { queue.receive(1, usize::MAX, Duration::from_secs(10)).await.unwrap().remove(0) });
+        receivers.spawn(async move { queue.receive(1, usize::MAX, Duration::from_secs(20)).await.unwrap().remove(0) });
     }
     tokio::time::sleep(Duration::from_millis(50)).await;
     let began = Instant::now();
@@ -154,7 +154,7 @@ async fn a_waiting_receiver_gets_what_is_sent_meanwhile<W: World>() {
         world.queue().send(job("ann"), delay).await.unwrap();
     }
     assert_eq!(receivers.join_all().await.len(), 3);
-    assert!(began.elapsed() < Duration::from_secs(8));
+    assert!(began.elapsed() < Duration::from_secs(18));
 }
 
 async fn jobs_come_oldest_ready_first<W: World>() {

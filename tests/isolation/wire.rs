@@ -260,12 +260,16 @@ fn descriptors(daemon: &Daemon) -> usize {
 #[tokio::test]
 async fn passed_descriptors_never_arrive() {
     let daemon = liars().await;
-    let before = descriptors(&daemon);
-    for _ in 0..5 {
+    let mut before = 0;
+    for round in 0..6 {
         let record = told(&daemon, "descriptors").await;
         assert_eq!((&record["status"], &record["result"]), (&json!("SUCCESS"), &json!("passed")), "{record}");
         tokio::time::sleep(SELF_ANSWERED).await;
         assert_nobody_is_disturbed(&daemon, "descriptors").await;
+        if round == 0 {
+            // What the daemon makes ahead after its first sandboxes is there by now, with the descriptors that it keeps open.
+            before = descriptors(&daemon);
+        }
     }
     let after = descriptors(&daemon);
     assert!(after < before + 40, "{before} descriptors before, {after} after 5 × 8 × 60 were passed");
