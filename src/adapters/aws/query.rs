@@ -35,7 +35,8 @@ pub(super) struct Query {
 }
 
 impl Query {
-    /// The endpoint is the one given, else the one that all clients were told, else the service's own.
+    /// The endpoint is the one given, else the one that clients of this service were told by the environment, else the one that all
+    /// clients were told, else the service's own.
     pub fn new(
         sdk: &SdkConfig,
         service: &'static str,
@@ -45,7 +46,9 @@ impl Query {
         let region = sdk.region().ok_or("no AWS region is set: set AWS_REGION")?.to_string();
         let credentials = sdk.credentials_provider().ok_or("no AWS credentials are set up")?;
         let usual = format!("https://{service}.{region}.amazonaws.com/");
+        let of_service = endpoint_variable(service).and_then(|name| std::env::var(name).ok());
         let endpoint: Uri = endpoint
+            .or(of_service.as_deref())
             .or(sdk.endpoint_url())
             .unwrap_or(&usual)
             .parse()
@@ -113,6 +116,16 @@ impl Query {
             request = request.header(name, value);
         }
         request.body(Full::new(Bytes::from(body))).map_err(|error| format!("make the request: {error}"))
+    }
+}
+
+/// By the service's id, which is not always what its requests are signed for.
+fn endpoint_variable(service: &str) -> Option<&'static str> {
+    match service {
+        "ec2" => Some("AWS_ENDPOINT_URL_EC2"),
+        "autoscaling" => Some("AWS_ENDPOINT_URL_AUTO_SCALING"),
+        "monitoring" => Some("AWS_ENDPOINT_URL_CLOUDWATCH"),
+        _ => None,
     }
 }
 
