@@ -9,6 +9,7 @@ use aws_config::SdkConfig;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
+use aws_types::service_config::ServiceConfigKey;
 use bytes::Bytes;
 use http::{Request, Uri};
 use http_body_util::Full;
@@ -35,8 +36,8 @@ pub(super) struct Query {
 }
 
 impl Query {
-    /// The endpoint is the one given, else the one that clients of this service were told by the environment, else the one that all
-    /// clients were told, else the service's own.
+    /// The endpoint is the one given, else the one that clients of this service were told, else the one that all were told, else the
+    /// service's own.
     pub fn new(
         sdk: &SdkConfig,
         service: &'static str,
@@ -46,7 +47,7 @@ impl Query {
         let region = sdk.region().ok_or("no AWS region is set: set AWS_REGION")?.to_string();
         let credentials = sdk.credentials_provider().ok_or("no AWS credentials are set up")?;
         let usual = format!("https://{service}.{region}.amazonaws.com/");
-        let of_service = endpoint_variable(service).and_then(|name| std::env::var(name).ok());
+        let of_service = endpoint_of(sdk, service);
         let endpoint: Uri = endpoint
             .or(of_service.as_deref())
             .or(sdk.endpoint_url())
@@ -119,14 +120,16 @@ impl Query {
     }
 }
 
-/// By the service's id, which is not always what its requests are signed for.
-fn endpoint_variable(service: &str) -> Option<&'static str> {
-    match service {
-        "ec2" => Some("AWS_ENDPOINT_URL_EC2"),
-        "autoscaling" => Some("AWS_ENDPOINT_URL_AUTO_SCALING"),
-        "monitoring" => Some("AWS_ENDPOINT_URL_CLOUDWATCH"),
-        _ => None,
-    }
+/// What `AWS_ENDPOINT_URL_<SERVICE>` and the profile say of this service.
+fn endpoint_of(sdk: &SdkConfig, service: &str) -> Option<String> {
+    // Its id, which is not always what requests are signed for.
+    let id = match service {
+        "autoscaling" => "Auto Scaling",
+        "monitoring" => "CloudWatch",
+        other => other,
+    };
+    let key = ServiceConfigKey::builder().service_id(id).env("AWS_ENDPOINT_URL").profile("endpoint_url").build();
+    sdk.service_config()?.load_config(key.ok()?)
 }
 
 /// RFC 3986's unreserved characters stay.
@@ -157,5 +160,23 @@ mod tests {
         assert_eq!(percent_encoded("a b/ü~"), "a%20b%2F%C3%BC~");
         assert_eq!(between("<A><B> x </B><B>y</B></A>", "B"), Some("x"));
         assert_eq!(between("<A><B>", "B"), None);
+    }
+    /// As the environment of `AWS_ENDPOINT_URL_AUTO_SCALING`.
+    #[derive(Debug)]
+    struct Told;
+
+    impl aws_types::service_config::LoadServiceConfig for Told {
+        fn load_config(&self, key: ServiceConfigKey<'_>) -> Option<String> {
+            let told = (key.service_id(), key.env(), key.profile());
+            (told == ("Auto Scaling", "AWS_ENDPOINT_URL", "endpoint_url")).then(|| "http://127.0.0.1:1/".to_owned())
+        }
+    }
+
+    #[test]
+    fn a_service_may_have_an_endpoint_of_its_own() {
+        let sdk = SdkConfig::builder().service_config(Told).build();
+        assert_eq!(endpoint_of(&sdk, "autoscaling").as_deref(), Some("http://127.0.0.1:1/"));
+        assert_eq!(endpoint_of(&sdk, "ec2"), None);
+        assert_eq!(endpoint_of(&SdkConfig::builder().build(), "autoscaling"), None);
     }
 }
