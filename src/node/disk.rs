@@ -90,7 +90,8 @@ impl Watch {
             Room::Low => tracing::warn!(available_bytes, "the disk fills: what can be had again is given back"),
             Room::Full => tracing::error!(
                 available_bytes,
-                "the disk is full: deployments are refused, and asynchronous calls where the queue is on it"
+                "the disk of the data directory is full: deployments are refused, and asynchronous calls where the queue is on it; \
+                 make room, or set disk.free_bytes_min lower"
             ),
         }
     }
