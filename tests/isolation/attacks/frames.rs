@@ -47,6 +47,8 @@ async fn a_sandbox_that_lies_harms_itself_alone() {
     let by_hand = siege.mallory.call("liar", &json!({ "attack": "answer-by-hand" })).await;
     assert_eq!(by_hand["result"], "by hand", "the control: a frame made here is one that the daemon takes: {by_hand}");
 
+    // What the daemon makes ahead after its first sandboxes is there by then, with the descriptors that it keeps open.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     let open = descriptors(&siege);
     let other = siege.ann.submit("slow", &json!(12)).await;
     siege.ann.wait_running(&other).await;
